@@ -1,0 +1,20 @@
+"""CBN Lab: the library behind an interactive course on batch normalization.
+
+Submodules load on first use, so that `import cbn_lab` costs nothing and a notebook on theory alone does not import torch.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_SUBMODULES = ("activations", "norms", "blocks", "models", "data", "train", "runs", "figures", "widgets", "cli", "bench")
+
+
+def __getattr__(name: str):
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBMODULES])
