@@ -1,0 +1,68 @@
+# CBN Lab. `make help` lists the targets. Each can be run again at any time and does only what is still missing.
+# Needs python3 (3.11 or newer) with venv, and make. All paths are relative, so the folder's name may contain spaces.
+
+PYTHON ?= python3
+WORKERS ?= 2
+NOTEBOOKS ?=
+LAB_OPTIONS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+.DEFAULT_GOAL := help
+.PHONY: help install lab test course bench lint
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## make .venv and install the course and its tools into it
+	@echo "Installed in $(VENV)."
+
+lab: $(INSTALLED) ## open the course in JupyterLab (this machine only, with a token)
+	@echo "Opening notebooks/00_start_here.ipynb in JupyterLab. Stop it with Ctrl-C."
+	"$(PY)" -m jupyterlab --ip=127.0.0.1 --LabApp.extension_manager=readonly $(ROOT_FLAG) $(LAB_OPTIONS) \
+		notebooks/00_start_here.ipynb
+
+# One session for unit tests and notebooks, so that its closing lines count everything. One thread per process:
+# two workers with two threads each would fight over two cores.
+test: $(INSTALLED) ## run the unit tests and every notebook, and compare the notebooks' outputs
+	@echo "Running the unit tests and the notebooks with $(WORKERS) workers."
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest tests notebooks $(NBVAL) -n $(WORKERS) --dist loadfile -rs
+
+course: $(INSTALLED) ## rebuild and execute the notebooks from notebooks/source (NOTEBOOKS="name ..." for some)
+	"$(PY)" notebooks/build.py $(NOTEBOOKS)
+
+bench: $(INSTALLED) ## measure the speed ratios and write them to results/bench
+	"$(VENV)/bin/cbn-lab" bench
+
+lint: $(INSTALLED) ## check the style with ruff
+	"$(PY)" -m ruff check .
+
+# uv installs in a quarter of pip's time and compiles bytecode; without bytecode each kernel's first import of
+# torch takes 19 s instead of 5. --python keeps uv out of any other environment that happens to be active.
+# JupyterLab's announcements are switched off because they ask the network for news and updates. Matplotlib's
+# font cache is made here because making it in a notebook prints a warning there.
+$(INSTALLED): pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+		echo "There is no $(PYTHON) here: install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv), or name one with make PYTHON=/path/to/python3."; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is $$("$(PYTHON)" -V 2>&1), which is too old: install Python 3.11 or newer, or name one with make PYTHON=/path/to/python3.12."; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)."; \
+		exit 1; }
+	@if "$(PY)" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+		then echo "Using the virtual environment in $(VENV)."; \
+		else echo "Making a virtual environment in $(VENV)."; "$(PYTHON)" -m venv --clear $(VENV); fi
+	@echo "Installing the course and its tools: about 6 GB with PyTorch, one to four minutes the first time."
+	@"$(PY)" -m pip install --quiet --disable-pip-version-check uv \
+		&& "$(VENV)/bin/uv" pip install --python "$(PY)" --compile-bytecode -e ".[lab,test,dev]" || { \
+		echo "The packages could not be installed (the reason stands above): check the network connection and the free disk space, 8 GB, then run make again."; \
+		exit 1; }
+	@"$(PY)" -m jupyter labextension disable "@jupyterlab/apputils-extension:announcements"
+	@"$(PY)" -c 'import matplotlib.font_manager'
+	@touch $(INSTALLED)
