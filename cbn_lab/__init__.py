@@ -1,13 +1,13 @@
 """CBN Lab: the library behind an interactive course on batch normalization.
 
-Submodules load on first use, so that `import cbn_lab` costs nothing and a notebook on theory alone does not import torch.
+Submodules load on first use: `import cbn_lab` costs nothing, and a notebook on theory alone does not import torch.
 """
 
 from importlib import import_module
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("activations", "norms", "blocks", "models", "data", "train", "runs", "figures", "widgets", "cli", "bench")
+_SUBMODULES = ("activations", "norms", "blocks", "models", "data", "train", "runs", "ablation", "figures", "widgets")
 
 
 def __getattr__(name: str):
