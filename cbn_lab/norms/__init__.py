@@ -1,0 +1,48 @@
+"""Normalization layers by name: `get("batch_norm", 64, dims=2)`; own layers join with `register`.
+
+"batch_norm" is torch's fused layer, which training uses; "batch_norm_written_out" is the same function in plain
+tensor operations, for reading (`BatchNorm1d`, `BatchNorm2d`). `CompleteBatchNorm1d/2d` contains the activation and
+is therefore a placement of `cbn_lab.blocks`, not an entry here.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from cbn_lab.norms.batch_norm import BatchNorm1d, BatchNorm2d
+from cbn_lab.norms.complete import CompleteBatchNorm1d, CompleteBatchNorm2d, Standardize
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "CompleteBatchNorm1d", "CompleteBatchNorm2d", "Standardize",
+           "get", "names", "register"]
+
+_REGISTRY: dict[str, Callable] = {}
+
+
+def register(name: str, factory: Callable) -> None:
+    """Make `name` usable as `norm=name` in every placement.
+
+    `factory(num_features, dims, **options)` returns an `nn.Module`; dims is 1 for [N, C] and [N, C, L], 2 for
+    [N, C, H, W].
+    """
+    if not callable(factory):
+        raise TypeError(f"factory must be callable as factory(num_features, dims, **options), got {factory!r}")
+    _REGISTRY[name] = factory
+
+
+def names() -> list[str]:
+    return list(_REGISTRY)
+
+
+def get(name: str, num_features: int, dims: int, **options) -> nn.Module:
+    """A new normalization layer for `num_features` channels. ValueError for an unknown name."""
+    if name not in _REGISTRY:
+        raise ValueError(f"unknown norm {name!r}; known: {', '.join(names())} (add your own with norms.register)")
+    return _REGISTRY[name](num_features, dims, **options)
+
+
+def _by_dims(one: type, two: type) -> Callable:
+    return lambda num_features, dims, **options: (one if dims == 1 else two)(num_features, **options)
+
+
+register("batch_norm", _by_dims(nn.BatchNorm1d, nn.BatchNorm2d))
+register("batch_norm_written_out", _by_dims(BatchNorm1d, BatchNorm2d))
