@@ -1,0 +1,380 @@
+"""The one training loop: `train(config)` yields progress records, `fit(config)` runs to the end and records the run.
+
+SGD with Nesterov momentum and a one-cycle learning rate; images stay uint8 on the device and are cropped, flipped and
+normalized there; bf16 autocast where the processor has bf16 units. Nothing waits for the device between two records.
+The order of the images, the crops and the flips depend on (seed, epoch) alone, so a run can stop and go on anywhere.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cbn_lab import data, models, runs
+
+CHECKPOINT_SECONDS = 30.0  # least time between two checkpoints
+
+
+class DivergedError(RuntimeError):
+    """The loss stopped being finite; the message says at which step and what to try."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a run. Equal settings, device and versions give the same run on a CPU.
+
+    data              a name or path that `data.load` knows
+    train_images      use only the first n of the training split (None: all)
+    validation_images hold out the last n of the training split and evaluate on them after each epoch; the test split
+                      is then evaluated once, after the last, and is for reporting, not for choosing
+    model_options     sizes for `models.build`; norm_options: for every block
+    lr                peak learning rate of the one-cycle schedule, per step of `batch_size` images
+    weight_decay      added to the gradient as weight_decay * w (not decoupled)
+    decay_norm        False: no weight decay on gammas, shifts and biases (all 1-d parameters)
+    crop_padding      pixels of zero padding before a random crop; flip: random mirror. None: the data set's recipe,
+                      which is 4 and True, for digits 1 and False
+    device            "auto", "cpu", "cuda", "cuda:1"; precision: "auto", "fp32", "bf16"
+    compile           torch.compile the model (GPU only)
+    evaluate_every    evaluate after every n-th epoch; the last is always evaluated. 0: only the last
+    log_every         steps between progress records; None: 20 records an epoch
+    """
+
+    data: str = "digits"
+    model: str = "convnet"
+    activation: str | tuple = "relu"
+    placement: str | tuple = "complete"
+    model_options: dict = field(default_factory=dict)
+    norm_options: dict = field(default_factory=dict)
+    train_images: int | None = None
+    validation_images: int = 0
+    epochs: int = 3
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_norm: bool = True
+    crop_padding: int | None = None
+    flip: bool | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    evaluate_every: int = 1
+    log_every: int | None = None
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("momentum", "weight_decay", "validation_images", "evaluate_every", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("train_images", "log_every"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be at least 1 or None, got {value}")
+        _require(self.lr > 0, f"lr must be positive, got {self.lr}")
+        _require(self.precision in ("auto", "fp32", "bf16"),
+                 f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}")
+
+    def resolved(self) -> "TrainConfig":
+        """The same settings with every "auto" and every None of a recipe replaced by what it means here."""
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        _require(device == "cpu" or torch.cuda.is_available(),
+                 f"device {device!r} was asked for, but torch finds no GPU here; use device='cpu'")
+        _require(not (self.compile and device == "cpu"), "compile=True is for GPUs; leave it off on a CPU")
+        precision = self.precision
+        if precision == "auto":
+            precision = "bf16" if has_fast_bf16(device) else "fp32"
+        padding, flip = (1, False) if self.data == "digits" else (4, True)
+        return replace(self, device=device, precision=precision,
+                       crop_padding=padding if self.crop_padding is None else self.crop_padding,
+                       flip=flip if self.flip is None else self.flip)
+
+    def record(self) -> dict:
+        """As a dictionary for a recorded run: paths are cut to their last part."""
+        settings = asdict(self)
+        kind, _, path = self.data.rpartition(":") if self.data.startswith("imagefolder:") else ("", "", self.data)
+        settings["data"] = f"{kind}:{Path(path).name}" if kind else Path(path).name
+        return settings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. Loss (nats) and accuracy are means over the training batches since the last record."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    accuracy: float
+    lr: float
+    images_per_second: float
+    seconds: float
+    evaluation: dict = field(default_factory=dict)
+
+    @property
+    def remaining_seconds(self) -> float:
+        return self.seconds / self.step * (self.steps - self.step)
+
+    def entry(self) -> dict:
+        """For the curve of a recorded run."""
+        numbers = asdict(self)
+        del numbers["steps"], numbers["evaluation"]
+        return numbers | self.evaluation
+
+
+def has_fast_bf16(device: str = "cpu") -> bool:
+    """Whether bf16 matrix products are faster than float32: AMX or AVX-512 bf16 CPUs, GPUs with bf16 units."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = False) -> Iterator[Progress]:
+    """Train and yield a `Progress` about 20 times an epoch; stop iterating to stop training.
+
+    `root` is the folder that holds the data. With a `checkpoint` path the state is written there every half minute
+    and after each epoch, and `resume=True` goes on from it. Raises DivergedError when the loss is not finite, and
+    whatever `data.load` and `models.build` raise.
+    """
+    trainer = Trainer(config, root=root)
+    if resume and checkpoint is not None and Path(checkpoint).exists():
+        trainer.restore(checkpoint)
+    return trainer.run(checkpoint)
+
+
+class Trainer:
+    """What `train` is made of, for those who want the model: `Trainer(config).model`, `.run()`, `.evaluate()`."""
+
+    def __init__(self, config: TrainConfig, *, root=None, model: nn.Module | None = None):
+        self.config = config = config.resolved()
+        self.training, self.held_out = _load(config, root)
+        if model is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                model = models.build(config.model, num_classes=self.training.num_classes,
+                                     in_channels=self.training.in_channels, image_size=self.training.image_size,
+                                     activation=config.activation, placement=config.placement,
+                                     norm_options=config.norm_options, **config.model_options)
+        self.model = model.to(config.device, memory_format=torch.channels_last)
+        self._forward = torch.compile(self.model) if config.compile else self.model
+        self.batch_size = min(config.batch_size, len(self.training))
+        self.steps_per_epoch = len(self.training) // self.batch_size  # a last incomplete batch is left out
+        self.steps = config.epochs * self.steps_per_epoch
+        self.optimizer = torch.optim.SGD(_parameter_groups(self.model, config), lr=config.lr,
+                                         momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, max_lr=config.lr, total_steps=self.steps + 1, cycle_momentum=False)
+        self.step, self.seconds, self.epoch_loss, self.curve = 0, 0.0, 0.0, []
+
+    def run(self, checkpoint=None) -> Iterator[Progress]:
+        """Train from the present step to the end."""
+        config = self.config
+        log_every = config.log_every or max(1, self.steps_per_epoch // 20)
+        last_saved = time.perf_counter()
+        while self.step < self.steps:
+            start = self.step % self.steps_per_epoch
+            order, crops = self._epoch_plan(self.step // self.steps_per_epoch)
+            self.epoch_loss = self.epoch_loss if start else 0.0
+            while start < self.steps_per_epoch:
+                count = min(log_every, self.steps_per_epoch - start)
+                progress = self._steps(order, crops, start, count)
+                start += count
+                self.curve.append(progress.entry())
+                if checkpoint is not None and (
+                        start == self.steps_per_epoch or time.perf_counter() - last_saved > CHECKPOINT_SECONDS):
+                    self.save(checkpoint)
+                    last_saved = time.perf_counter()
+                yield progress
+
+    def _epoch_plan(self, epoch: int):
+        """The order of the images and their crops in one epoch, a function of (seed, epoch); drawn on the CPU."""
+        seed = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(seed)
+        n = len(self.training)
+        order = torch.randperm(n, generator=generator).to(self.config.device)
+        crops = data.augmentation(n, generator, pad=self.config.crop_padding, flip=self.config.flip)
+        return order, crops.to(self.config.device)
+
+    def _steps(self, order, crops, start: int, count: int) -> Progress:
+        """`count` SGD steps from batch `start` of the epoch on; the device is read once, at the end."""
+        began = time.perf_counter()
+        self.model.train()
+        losses, correct = [], 0
+        for i in range(start, start + count):
+            batch = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            images = data.augmented_batch(self.training, order[batch], crops[batch])
+            loss, hits = self._sgd_step(images, self.training.labels[order[batch]])
+            losses.append(loss)
+            correct = correct + hits
+        losses = torch.stack(losses).double().cpu()
+        self._require_finite(losses)
+        self.step += count
+        self.epoch_loss += float(losses.sum())
+        took = time.perf_counter() - began
+        self.seconds += took
+        images = count * self.batch_size
+        return Progress(self.step, self.steps, self.step / self.steps_per_epoch, float(losses.mean()),
+                        int(correct) / images, self.optimizer.param_groups[0]["lr"], images / took, self.seconds,
+                        self._evaluation())
+
+    def _sgd_step(self, images: torch.Tensor, labels: torch.Tensor):
+        with self._autocast():
+            logits = self._forward(data.normalize(images, self.training, self._input_dtype()))
+        loss = F.cross_entropy(logits.float(), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def _evaluation(self) -> dict:
+        """Held-out losses and accuracies where an evaluated epoch has just ended, else nothing."""
+        epoch, inside = divmod(self.step, self.steps_per_epoch)
+        every = self.config.evaluate_every
+        splits = list(self.held_out) if self.step == self.steps else list(self.held_out)[:1]
+        if inside or not (self.step == self.steps or (every and epoch % every == 0)):
+            return {}
+        numbers = {}
+        for split in splits:
+            numbers[f"{split}_loss"], numbers[f"{split}_accuracy"] = self.evaluate(split)
+        return numbers
+
+    def evaluate(self, split: str = "test") -> tuple[float, float]:
+        """(mean loss in nats, accuracy) on held-out images in eval mode, without augmentation."""
+        with self._autocast():
+            return evaluate(self.model, self.held_out[split], dtype=self._input_dtype())
+
+    def final(self) -> dict:
+        """The numbers that a finished run is judged by."""
+        evaluation = {k: v for k, v in self.curve[-1].items() if k.startswith(("validation_", "test_"))}
+        speed = self.steps * self.batch_size / self.seconds
+        return evaluation | {"train_loss": self.epoch_loss / self.steps_per_epoch, "images_per_second": speed}
+
+    def _autocast(self):
+        return torch.autocast(self.config.device.split(":")[0], torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _input_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.config.precision == "bf16" else torch.float32
+
+    def _require_finite(self, losses: torch.Tensor) -> None:
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            step = self.step + int(bad[0]) + 1
+            config = self.config
+            unnormalized = " or a placement with a normalization" if config.placement == "none" else ""
+            raise DivergedError(
+                f"the loss is {float(losses[bad[0]])} at step {step} of {self.steps} (peak learning rate "
+                f"{config.lr:g}): most likely the learning rate is too high; try lr={config.lr / 3:.2g}{unnormalized}"
+                f"{', or precision fp32' if config.precision == 'bf16' else ''}")
+
+    def save(self, path) -> None:
+        """Write everything that the rest of the run depends on; the file appears whole or not at all."""
+        state = {"config": repr(self.config), "model": self.model.state_dict(),
+                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+                 "step": self.step, "seconds": self.seconds,
+                 "epoch_loss": self.epoch_loss, "curve": self.curve}
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".part")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def restore(self, path) -> None:
+        """Go on from a checkpoint. ValueError if it is damaged or belongs to other settings."""
+        try:
+            state = torch.load(path, map_location=self.config.device, weights_only=True)
+            same = state["config"] == repr(self.config)
+        except Exception as error:  # zip, pickle and torch each raise their own kinds
+            raise ValueError(
+                f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it and start again") from error
+        _require(same, f"the checkpoint {path} belongs to a run with other settings; delete it or give another folder")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.epoch_loss, self.curve = state["epoch_loss"], state["curve"]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, dataset: data.Dataset, *, batch_size: int = 1000,
+             dtype: torch.dtype = torch.float32) -> tuple[float, float]:
+    """(mean cross-entropy in nats, accuracy in [0, 1]) of `model` in eval mode; its mode is restored afterwards."""
+    was_training = model.training
+    model.eval()
+    loss, correct = 0.0, 0
+    for i in range(0, len(dataset), batch_size):
+        labels = dataset.labels[i : i + batch_size]
+        logits = model(data.normalize(dataset.images[i : i + batch_size], dataset, dtype)).float()
+        loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
+        correct = correct + (logits.argmax(1) == labels).sum()
+    model.train(was_training)
+    return float(loss) / len(dataset), int(correct) / len(dataset)
+
+
+def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False,
+        on_progress: Callable[[Progress], None] | None = None) -> runs.Run:
+    """Train to the end and return the `Run`; with a folder `out` it is saved there, with a checkpoint on the way.
+
+    Ctrl-C ends the run with status "interrupted", a loss that is not finite with "diverged" (then DivergedError
+    is raised after saving). Either way what was recorded is kept, and `resume=True` goes on from the checkpoint.
+    """
+    trainer = Trainer(config, root=root)
+    settings = trainer.config.record()
+    checkpoint = None if out is None else Path(out) / f"{runs.name(settings)}.ckpt"
+    if resume and checkpoint is not None and checkpoint.exists():
+        trainer.restore(checkpoint)
+    status, failure = "finished", None
+    try:
+        for progress in trainer.run(checkpoint):
+            if on_progress is not None:
+                on_progress(progress)
+    except KeyboardInterrupt:
+        status = "interrupted"
+    except DivergedError as error:
+        status, failure = "diverged", error
+    sources = {split: images.source for split, images in {"train": trainer.training, **trainer.held_out}.items()}
+    final = trainer.final() if status == "finished" else {}
+    run = runs.Run(settings, trainer.curve, final, runs.provenance(trainer.config.device, sources), status)
+    if out is not None:
+        runs.save(run, out)
+        if status != "interrupted":
+            with suppress(FileNotFoundError):
+                checkpoint.unlink()
+    if failure is not None:
+        raise failure
+    return run
+
+
+def _load(config: TrainConfig, root) -> tuple[data.Dataset, dict[str, data.Dataset]]:
+    """(training images, held-out images by split: the one to evaluate after each epoch first)."""
+    training = data.load(config.data, "train", device=config.device, root=root)
+    held_out = {"test": data.load(config.data, "test", device=config.device, root=root)}
+    available = len(training) - config.validation_images
+    wanted = config.train_images or available
+    _require(1 < wanted <= available,
+             f"train_images={config.train_images} and validation_images={config.validation_images} do not fit into "
+             f"the {len(training)} training images of {config.data}")
+    if config.validation_images:
+        held_out = {"validation": training.subset(slice(available, None))} | held_out
+    return (training if wanted == len(training) else training.subset(slice(0, wanted))), held_out
+
+
+def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    return [{"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": config.weight_decay if config.decay_norm else 0.0}]
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
