@@ -63,6 +63,6 @@ $(INSTALLED): pyproject.toml
 		&& "$(VENV)/bin/uv" pip install --python "$(PY)" --compile-bytecode -e ".[lab,test,dev]" || { \
 		echo "The packages could not be installed (the reason stands above): check the network connection and the free disk space, 8 GB, then run make again."; \
 		exit 1; }
-	@"$(PY)" -m jupyter labextension disable "@jupyterlab/apputils-extension:announcements"
+	@"$(PY)" -m jupyter labextension disable "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1
 	@"$(PY)" -c 'import matplotlib.font_manager'
 	@touch $(INSTALLED)
