@@ -15,6 +15,7 @@ checks. Where nothing else is said, values are float64 and have to agree to 9 di
 """
 
 from collections.abc import Callable, Iterable
+from textwrap import shorten
 from typing import NamedTuple
 
 from cbn_lab.norms import conformance_module, conformance_values
@@ -48,5 +49,5 @@ def _row(name: str, make: Make) -> Row:
         CASES[name](make)
     except Exception as error:  # a layer under test may fail in any way: that is what the row reports
         what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-        return Row(name, False, f"{what} Rule: {rule}")
+        return Row(name, False, f"{shorten(what, 300)} Rule: {rule}")
     return Row(name, True, rule)

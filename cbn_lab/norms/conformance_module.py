@@ -89,7 +89,7 @@ def buffers_in_place(make):
     ours, theirs = pair(make, 1)
     held = {name: getattr(ours, name) for name in BUFFERS}
     addresses = {name: buffer.data_ptr() for name, buffer in held.items()}
-    x = batch(8, 3)
+    x = batch(8, 3).requires_grad_()
     ours(x), theirs(x)
     for name, buffer in held.items():
         expect(getattr(ours, name).data_ptr() == addresses[name], f"{name} moved to another place in memory.")
