@@ -10,6 +10,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
+WITH_EXTRAS := .[lab,test,dev]
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
@@ -41,8 +42,9 @@ bench: $(INSTALLED) ## measure the speed ratios and write them to results/bench
 lint: $(INSTALLED) ## check the style with ruff
 	"$(PY)" -m ruff check .
 
-# uv installs in a quarter of pip's time and compiles bytecode; without bytecode each kernel's first import of
-# torch takes 19 s instead of 5. --python keeps uv out of any other environment that happens to be active.
+# uv installs in a quarter of pip's time; without bytecode each kernel's first import of torch would take 19 s
+# instead of 5. --python keeps uv out of any other environment that happens to be active. pip is there for networks
+# that uv does not get through: it trusts the certificates of its configuration, uv only those it brings along.
 # JupyterLab's announcements are switched off because they ask the network for news and updates. Matplotlib's
 # font cache is made here because making it in a notebook prints a warning there.
 $(INSTALLED): pyproject.toml
@@ -60,7 +62,9 @@ $(INSTALLED): pyproject.toml
 		else echo "Making a virtual environment in $(VENV)."; "$(PYTHON)" -m venv --clear $(VENV); fi
 	@echo "Installing the course and its tools: about 6 GB with PyTorch, one to four minutes the first time."
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check uv \
-		&& "$(VENV)/bin/uv" pip install --python "$(PY)" --compile-bytecode -e ".[lab,test,dev]" || { \
+		&& { "$(VENV)/bin/uv" pip install --python "$(PY)" --compile-bytecode -e "$(WITH_EXTRAS)" \
+			|| { echo "uv could not install the packages; pip tries now, which takes longer."; \
+				"$(PY)" -m pip install --quiet --disable-pip-version-check -e "$(WITH_EXTRAS)"; }; } || { \
 		echo "The packages could not be installed (the reason stands above): check the network connection and the free disk space, 8 GB, then run make again."; \
 		exit 1; }
 	@"$(PY)" -m jupyter labextension disable "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1
