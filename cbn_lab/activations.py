@@ -104,8 +104,9 @@ def register(name: str, factory: Callable, *, homogeneous: bool = False) -> None
     """
     if name in _REGISTRY and _REGISTRY[name].function is not None:
         raise ValueError(f"the name {name!r} belongs to a built-in activation; choose another")
-    if not callable(factory):
-        raise TypeError(f"factory must be callable and return an nn.Module, got {type(factory).__name__}")
+    if not callable(factory) or (hasattr(factory, "forward") and not isinstance(factory, type)):
+        raise TypeError(f"factory must be callable and return a new nn.Module each time, got {factory!r}; "
+                        "pass the class or a function, not a finished module")
     _REGISTRY[name] = _Activation(factory, None, homogeneous)
 
 

@@ -236,7 +236,7 @@ def _require_choice(name: str, value, choices) -> None:
 
 
 def _require_several_values(x: torch.Tensor) -> None:
-    if x.numel() == x.shape[1]:
+    if x.numel() == x.shape[1] > 0:
         raise ValueError(
             f"cannot normalize shape {list(x.shape)} in train mode: each channel has one value, its variance is 0 and "
             "the output would be the shift alone, whatever the input; use a batch of at least 2 (drop a last batch "
