@@ -138,14 +138,15 @@ def has_fast_bf16(device: str = "cpu") -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
-def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = False) -> Iterator[Progress]:
+def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = False,
+          download: bool = False) -> Iterator[Progress]:
     """Train and yield a `Progress` about 20 times an epoch; stop iterating to stop training.
 
-    `root` is the folder that holds the data. With a `checkpoint` path the state is written there every half minute
-    and after each epoch, and `resume=True` goes on from it. Raises DivergedError when the loss is not finite, and
-    whatever `data.load` and `models.build` raise.
+    `root` is the folder that holds the data, which is fetched only with `download=True`. With a `checkpoint` path the
+    state is written there every half minute and after each epoch, and `resume=True` goes on from it. Raises
+    DivergedError when the loss is not finite, and whatever `data.load` and `models.build` raise.
     """
-    trainer = Trainer(config, root=root)
+    trainer = Trainer(config, root=root, download=download)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         trainer.restore(checkpoint)
     return trainer.run(checkpoint)
@@ -154,9 +155,9 @@ def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = Fal
 class Trainer:
     """What `train` is made of, for those who want the model: `Trainer(config).model`, `.run()`, `.evaluate()`."""
 
-    def __init__(self, config: TrainConfig, *, root=None, model: nn.Module | None = None):
+    def __init__(self, config: TrainConfig, *, root=None, model: nn.Module | None = None, download: bool = False):
         self.config = config = config.resolved()
-        self.training, self.held_out = _load(config, root)
+        self.training, self.held_out = _load(config, root, download)
         if model is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
@@ -320,14 +321,14 @@ def evaluate(model: nn.Module, dataset: data.Dataset, *, batch_size: int = 1000,
     return float(loss) / len(dataset), int(correct) / len(dataset)
 
 
-def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False,
+def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, download: bool = False,
         on_progress: Callable[[Progress], None] | None = None) -> runs.Run:
     """Train to the end and return the `Run`; with a folder `out` it is saved there, with a checkpoint on the way.
 
     Ctrl-C ends the run with status "interrupted", a loss that is not finite with "diverged" (then DivergedError
     is raised after saving). Either way what was recorded is kept, and `resume=True` goes on from the checkpoint.
     """
-    trainer = Trainer(config, root=root)
+    trainer = Trainer(config, root=root, download=download)
     settings = trainer.config.record()
     checkpoint = None if out is None else Path(out) / f"{runs.name(settings)}.ckpt"
     if resume and checkpoint is not None and checkpoint.exists():
@@ -354,10 +355,11 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False,
     return run
 
 
-def _load(config: TrainConfig, root) -> tuple[data.Dataset, dict[str, data.Dataset]]:
+def _load(config: TrainConfig, root, download: bool) -> tuple[data.Dataset, dict[str, data.Dataset]]:
     """(training images, held-out images by split: the one to evaluate after each epoch first)."""
-    training = data.load(config.data, "train", device=config.device, root=root)
-    held_out = {"test": data.load(config.data, "test", device=config.device, root=root)}
+    source = dict(device=config.device, root=root, download=download)
+    training = data.load(config.data, "train", **source)
+    held_out = {"test": data.load(config.data, "test", **source)}
     available = len(training) - config.validation_images
     wanted = config.train_images or available
     _require(1 < wanted <= available,
