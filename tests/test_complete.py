@@ -1,4 +1,4 @@
-"""CompleteBatchNorm: the formula, its guarantee, every structure of the ablation, and the BatchNorm conformance table."""
+"""CompleteBatchNorm: the formula, its guarantee, the structures of the ablation, the BatchNorm conformance table."""
 
 import copy
 import math

@@ -1,0 +1,126 @@
+"""Models: published parameter counts, every activation and placement, per-layer lists, the residual form."""
+
+import pytest
+import torch
+from torch import nn
+
+from cbn_lab import blocks, models, norms
+from cbn_lab.norms.complete import CompleteBatchNormBase
+
+# Trainable parameters of the nets with vanilla BN and 10 classes, as published implementations count them.
+# VGG16: with the 4,224 convolution biases that BN makes redundant and we leave out, the usual 14,728,266.
+PUBLISHED = {"resnet20": 269_722, "resnet56": 853_018, "resnet18": 11_173_962, "vgg16": 14_728_266 - 4_224}
+SMALL = {"mlp": 12, "convnet": 12, "resnet20": 12}
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name):
+    assert parameters(models.build(name, num_classes=10, placement="before")) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("placement", blocks.placements())
+@pytest.mark.parametrize("name", SMALL)
+def test_every_placement_trains_one_step(name, placement):
+    model = models.build(name, num_classes=7, in_channels=2, image_size=SMALL[name], activation="swish",
+                         placement=placement)
+    logits = model(torch.randn(4, 2, SMALL[name], SMALL[name]))
+    assert logits.shape == (4, 7)
+    logits.logsumexp(1).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet56"])
+def test_large_models_run_at_their_smallest_size(name):
+    size = 32 if name == "vgg16" else 8
+    model = models.build(name, num_classes=3, image_size=size, activation="tanh").eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, size, size)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet20", "mlp"])
+def test_arms_of_one_seed_start_with_the_same_weights(name):
+    weights = []
+    for placement in blocks.placements():
+        torch.manual_seed(5)
+        model = models.build(name, num_classes=10, activation="tanh", placement=placement)
+        weights.append([p for p in model.parameters() if p.dim() > 1])
+    assert all(torch.equal(a, b) for other in weights[1:] for a, b in zip(weights[0], other, strict=True))
+    wide = max(weights[0], key=torch.numel)
+    assert float(wide.detach().std()) == pytest.approx(wide[0].numel() ** -0.5, rel=0.05)
+
+
+def test_activation_and_placement_per_layer():
+    model = models.build("convnet", num_classes=10, widths=(4, 8, 8), activation=("tanh", "relu", "selu"),
+                         placement=("before", "complete", "none"), norm_options={"eps": 0.1})
+    first, second, third = model[:3]
+    assert isinstance(first.activation, nn.Tanh)
+    assert first.norm.eps == 0.1
+    assert isinstance(second.activation.activation, nn.ReLU)
+    assert isinstance(third.activation, nn.SELU)
+    assert third.weight.bias is not None
+    resnet = models.build("resnet20", num_classes=10, activation=["relu"] * 18 + ["sigmoid"])
+    assert isinstance(resnet[9].nonlinear[0].activation, nn.Sigmoid)
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet20", "resnet18", "mlp"])
+def test_with_the_reconstruction_every_weight_layer_but_the_first_reads_a_standardized_input(name):
+    """Second moment 1 at init for every channel of every input but the image: the point of the placement."""
+    torch.manual_seed(0)
+    model = models.build(name, num_classes=10, image_size=16, activation="sigmoid", placement="complete").double()
+    seconds = []
+    for layer in model.modules():
+        if isinstance(layer, CompleteBatchNormBase):
+            layer.register_forward_hook(lambda _, __, y: seconds.append((y**2).mean([0, *range(2, y.dim())])))
+        if isinstance(layer, blocks.CompleteBlock):
+            layer.register_forward_hook(lambda _, __, y: seconds.append((y**2).mean([0, *range(2, y.dim())])))
+    model(torch.randn(32, 3, 16, 16, dtype=torch.float64))
+    second = torch.cat(seconds)
+    # eps = 1e-5 is not negligible beside the small variance of a Sigmoid's output: the moment is v / (v + eps)
+    assert float(second.min()) > 0.97
+    assert float(second.max()) <= 1.0
+
+
+def test_the_residual_sum_stands_before_the_activation():
+    torch.manual_seed(0)
+    model = models.build("resnet20", num_classes=10, activation="tanh", placement="complete").double()
+    block = model[1]
+    x = torch.randn(4, 16, 6, 6, dtype=torch.float64)
+    h = block.branch(x)
+    total = torch.nn.functional.conv2d(h, block.linear[0].weight, padding=1) + x
+    expected = torch.tanh(total)
+    expected = (expected - expected.mean((0, 2, 3), keepdim=True)) / torch.sqrt(
+        expected.var((0, 2, 3), keepdim=True, correction=0) + 1e-5)
+    torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-12)
+    assert isinstance(block.nonlinear[0], norms.CompleteBatchNorm2d)
+
+
+def test_subsampling_shortcut():
+    x = torch.arange(32.0).reshape(1, 2, 4, 4)
+    y = models.Subsample(2, 3)(x)
+    assert y.shape == (1, 5, 2, 2)
+    assert torch.equal(y[:, :2], x[:, :, ::2, ::2])
+    assert not y[:, 2:].any()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"name": "alexnet"}, "unknown model 'alexnet'; known: mlp, convnet"),
+    ({"name": "convnet", "activation": ["relu"]}, "activation lists 1 names, but the network has more blocks"),
+    ({"name": "convnet", "placement": ["none"] * 9}, "placement lists 9 names, but the network has 6 blocks"),
+    ({"name": "convnet", "widths": (8, 8), "strides": (1,)}, "2 widths but 1 strides"),
+    ({"name": "vgg16", "image_size": 8}, "at least 32x32, got 8x8"),
+    ({"name": "resnet20", "image_size": 2}, "at least 4x4"),
+    ({"name": "mlp", "num_classes": 0}, "at least 1"),
+    ({"name": "mlp", "placement": "inside"}, "unknown placement"),
+])
+def test_errors_say_what_was_expected(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.build(**{"num_classes": 10} | arguments)
+
+
+def test_an_unknown_size_is_refused():
+    with pytest.raises(TypeError, match="breadth"):
+        models.build("mlp", num_classes=10, breadth=3)
