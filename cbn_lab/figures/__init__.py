@@ -1,0 +1,17 @@
+"""Functions that take data and return a `Figure`: a picture, and a sentence made from the same numbers."""
+
+from cbn_lab.figures.comparisons import (
+    ablation,
+    accuracies,
+    arms,
+    difference,
+    final_accuracy,
+    learning_curves,
+    paired,
+    spread,
+)
+from cbn_lab.figures.structure import block_diagram, block_steps, moments
+from cbn_lab.figures.style import MARKS, STYLE, Figure, Mark, mark
+
+__all__ = ["MARKS", "STYLE", "Figure", "Mark", "ablation", "accuracies", "arms", "block_diagram", "block_steps",
+           "difference", "final_accuracy", "learning_curves", "mark", "moments", "paired", "spread"]

@@ -1,0 +1,101 @@
+"""What all figures share: the pair of picture and sentence, the colours, the look.
+
+Colours are those of Okabe and Ito (2008), without the yellow, which is too pale on white. A colour never stands alone:
+each comes with a line style and a marker. tests/test_figures.py looks at them through three colour-vision deficiencies.
+"""
+
+import base64
+import functools
+import html
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import matplotlib.figure
+
+DPI = 110  # pixels an inch: a figure 8 inches wide is 880 pixels, and can still be read at half of that
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A picture and the sentence that says what it shows, made from the same numbers.
+
+    In a notebook it shows itself as an image with that sentence as its alt text. `fig` is a plain matplotlib figure,
+    to be changed or saved as usual.
+    """
+
+    fig: matplotlib.figure.Figure
+    alt: str
+
+    def png(self, dpi: float = DPI) -> bytes:
+        """On white whatever the reader's theme: a transparent picture is unreadable on a dark page."""
+        buffer = io.BytesIO()
+        self.fig.savefig(buffer, format="png", dpi=dpi, facecolor="white", edgecolor="none", transparent=False)
+        return buffer.getvalue()
+
+    def html(self) -> str:
+        data = base64.b64encode(self.png()).decode()
+        return f'<img alt="{html.escape(self.alt)}" style="max-width:100%" src="data:image/png;base64,{data}">'
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/html": self.html(), "text/plain": self.alt}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one arm of a comparison is drawn."""
+
+    colour: str
+    line: object
+    marker: str
+
+
+MARKS = (
+    Mark("#000000", ":", "X"),
+    Mark("#D55E00", "--", "s"),
+    Mark("#56B4E9", "-.", "^"),
+    Mark("#009E73", (0, (1, 1)), "D"),
+    Mark("#E69F00", (0, (4, 1, 1, 1)), "v"),
+    Mark("#0072B2", "-", "o"),
+    Mark("#CC79A7", (0, (8, 2)), "P"),
+)
+_BY_POSITION = (1, 5, 3, 4, 6, 2, 0)  # the most different ones first
+
+
+def mark(name: str, registry: Sequence[str]) -> Mark:
+    """The mark of a registered name: the same in every figure, for a reader's own names as well."""
+    return MARKS[list(registry).index(name) % len(MARKS)]
+
+
+def nth_mark(position: int) -> Mark:
+    """The mark of something without a registered name, by its place in the figure."""
+    return MARKS[_BY_POSITION[position % len(MARKS)]]
+
+
+STYLE = {
+    "font.size": 12, "axes.titlesize": 12, "axes.labelsize": 12, "legend.fontsize": 11,
+    "xtick.labelsize": 11, "ytick.labelsize": 11,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": "#d9d9d9", "grid.linewidth": 0.8, "lines.linewidth": 2.2, "lines.markersize": 6.5,
+    "legend.frameon": False, "legend.handlelength": 3.2,
+}
+
+
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the course's style, whatever the reader has set; their settings are left as they were."""
+
+    @functools.wraps(function)
+    def draw(*arguments, **options):
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
+            return function(*arguments, **options)
+
+    return draw
+
+
+def axes(columns: int = 1, *, size: tuple[float, float], **options):
+    """(figure, list of axes in one row). Not from pyplot, which would show each figure a second time."""
+    fig = matplotlib.figure.Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+    return fig, list(fig.subplots(1, columns, squeeze=False, **options)[0])
