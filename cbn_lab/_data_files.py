@@ -107,7 +107,7 @@ def _torchvision(name: str, root: Path, *, train: bool, download: bool):
 
     class_name, folder_name = _TORCHVISION[name]
     try:
-        with warnings.catch_warnings():  # numpy >= 2.4 warns of a flag in these pickles of 2009
+        with warnings.catch_warnings():  # numpy 2.4 warns of these old pickles: pytorch/vision#9340
             warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
             return getattr(datasets, class_name)(root, train=train, download=download)
     except (RuntimeError, OSError) as error:
