@@ -1,0 +1,203 @@
+"""The training loop: it learns, repeats, resumes bit for bit, stops with a reason, and leaves nothing behind."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cbn_lab import data, runs, train
+from cbn_lab.train import DivergedError, TrainConfig, Trainer
+
+QUICK = TrainConfig(model="mlp", model_options={"width": 16, "depth": 2}, activation="tanh", train_images=200,
+                    batch_size=32, epochs=2, device="cpu", precision="fp32", log_every=2)
+TIMES = ("seconds", "images_per_second")
+
+
+def without_times(curve):
+    return [{key: value for key, value in entry.items() if key not in TIMES} for entry in curve]
+
+
+@pytest.mark.parametrize("placement", ["before", "complete"])
+def test_it_learns_the_digits(placement):
+    run = train.fit(TrainConfig(placement=placement, activation="relu", epochs=5, device="cpu", precision="fp32"))
+    assert run.final["test_accuracy"] > 0.8
+    assert run.final["train_loss"] < 0.7 < run.curve[0]["loss"]
+    assert run.status == "finished"
+
+
+def test_a_run_repeats_and_another_seed_does_not():
+    first, again, other = (train.fit(replace(QUICK, seed=seed)) for seed in (1, 1, 2))
+    assert without_times(first.curve) == without_times(again.curve)
+    assert first.curve[0]["loss"] != other.curve[0]["loss"]
+
+
+def test_training_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    train.fit(QUICK)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_progress_counts_and_estimates():
+    records = list(train.train(QUICK))
+    assert [r.step for r in records] == [2, 4, 6, 8, 10, 12]  # 200 images: 6 batches of 32, the last 8 images left out
+    assert records[-1].epoch == 2.0
+    assert records[0].steps == 12
+    assert [bool(r.evaluation) for r in records] == [False, False, True, False, False, True]
+    assert records[0].remaining_seconds == pytest.approx(5 * records[0].seconds)
+    assert records[-1].remaining_seconds == 0
+    assert records[-1].lr < 1e-4 < records[0].lr < max(r.lr for r in records) <= QUICK.lr
+
+
+def test_the_first_step_is_nesterov_sgd_at_a_25th_of_the_peak_rate():
+    """Against the update rule written out; no weight decay on the 1-d parameters."""
+    config = replace(QUICK, train_images=64, decay_norm=False, weight_decay=0.1, lr=0.05, log_every=1)
+    trainer = Trainer(config)
+    twin = copy.deepcopy(trainer.model)
+    order, crops = trainer._epoch_plan(0)
+    images = data.augmented_batch(trainer.training, order[:32], crops[:32])
+    loss = F.cross_entropy(twin(data.normalize(images, trainer.training)), trainer.training.labels[order[:32]])
+    gradients = torch.autograd.grad(loss, list(twin.parameters()))
+    progress = next(trainer.run())
+    assert progress.loss == pytest.approx(float(loss.detach()))
+    for ours, p, g in zip(trainer.model.parameters(), twin.parameters(), gradients, strict=True):
+        g = g + (0.1 * p if p.dim() > 1 else 0.0)
+        torch.testing.assert_close(ours, p - config.lr / 25 * (1 + 0.9) * g, rtol=1e-4, atol=1e-7)
+
+
+def test_bf16_stays_close_to_float32():
+    losses = [train.fit(replace(QUICK, precision=precision)).final["train_loss"] for precision in ("fp32", "bf16")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_a_stopped_run_goes_on_and_ends_bit_identical(tmp_path, monkeypatch, stop_after):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    config = replace(QUICK, placement="complete", validation_images=50)
+    whole = Trainer(config)
+    for _ in whole.run():
+        pass
+    stopped = Trainer(config)
+    for i, _ in enumerate(stopped.run(tmp_path / "c.ckpt"), 1):
+        if i == stop_after:
+            break
+    resumed = Trainer(config)
+    resumed.restore(tmp_path / "c.ckpt")
+    assert 0 < resumed.step < resumed.steps
+    for _ in resumed.run():
+        pass
+    assert without_times(resumed.curve) == without_times(whole.curve)
+    assert resumed.final()["train_loss"] == whole.final()["train_loss"]
+    for a, b in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_ctrl_c_keeps_what_was_recorded_and_resume_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+
+    def interrupt(progress):
+        if progress.step == 6:
+            raise KeyboardInterrupt
+
+    run = train.fit(QUICK, out=tmp_path, on_progress=interrupt)
+    assert (run.status, run.final, run.curve[-1]["step"]) == ("interrupted", {}, 6)
+    assert runs.load_all(tmp_path) == [runs.load(next(tmp_path.glob("*.json")))]
+    resumed = train.fit(QUICK, out=tmp_path, resume=True)
+    assert without_times(resumed.curve) == without_times(train.fit(QUICK).curve)
+    assert [run.status for run in runs.load_all(tmp_path)] == ["finished"]
+    assert not list(tmp_path.glob("*.ckpt*"))
+
+
+def test_a_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path):
+    path = tmp_path / "c.ckpt"
+    trainer = Trainer(QUICK)
+    trainer.save(path)
+    with pytest.raises(ValueError, match="other settings"):
+        Trainer(replace(QUICK, lr=0.2)).restore(path)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ValueError, match="cannot be read"):
+        Trainer(QUICK).restore(path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_reason(tmp_path):
+    config = replace(QUICK, placement="none", activation="relu", lr=1e6, epochs=20)
+    with pytest.raises(DivergedError, match=r"at step \d+ of 120 .*learning rate is too high; try lr=3.3e\+05 or a pl"):
+        train.fit(config, out=tmp_path)
+    (run,) = runs.load_all(tmp_path)
+    assert run.status == "diverged"
+    assert all(math.isfinite(entry["loss"]) for entry in run.curve)
+
+
+def test_validation_images_are_held_out_of_training():
+    trainer = Trainer(replace(QUICK, train_images=None, validation_images=115))
+    whole = data.load("digits", "train")
+    assert len(trainer.training) == len(whole) - 115
+    assert torch.equal(trainer.held_out["validation"].images, whole.images[-115:])
+    records = list(trainer.run())
+    keys = [set(r.evaluation) for r in records if r.evaluation]
+    assert keys[0] == {"validation_loss", "validation_accuracy"}
+    assert keys[-1] == keys[0] | {"test_loss", "test_accuracy"}
+
+
+def test_every_epoch_shows_each_image_once_in_another_order():
+    trainer = Trainer(QUICK)
+    first, second = (trainer._epoch_plan(epoch)[0] for epoch in (0, 1))
+    assert torch.equal(first.sort().values, torch.arange(200))
+    assert not torch.equal(first, second)
+
+
+def test_evaluate_is_in_eval_mode_and_restores_the_mode():
+    digits = data.load("digits", "test").subset(slice(0, 64))
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).train()
+    before = copy.deepcopy(model.state_dict())
+    loss, accuracy = train.evaluate(model, digits, batch_size=10)
+    assert model.training
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    logits = model.eval()(data.normalize(digits.images, digits))
+    assert loss == pytest.approx(float(F.cross_entropy(logits, digits.labels).detach()), rel=1e-5)
+    assert accuracy == (logits.argmax(1) == digits.labels).float().mean().item()
+
+
+def test_an_own_model_can_be_trained():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    trainer = Trainer(QUICK, model=model)
+    list(trainer.run())
+    assert trainer.model is model
+    assert trainer.final()["test_accuracy"] > 0.3
+
+
+def test_recipes_and_records_are_resolved_without_paths(tmp_path):
+    assert (TrainConfig().resolved().crop_padding, TrainConfig().resolved().flip) == (1, False)
+    cifar = TrainConfig(data="cifar10").resolved()
+    assert (cifar.crop_padding, cifar.flip) == (4, True)
+    assert TrainConfig(data=str(tmp_path / "own.npz")).record()["data"] == "own.npz"
+    assert TrainConfig(data=f"imagefolder:{tmp_path}/birds").record()["data"] == "imagefolder:birds"
+    assert "auto" not in TrainConfig().resolved().record().values()
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ({"epochs": 0}, "epochs must be at least 1"), ({"batch_size": 0}, "batch_size"), ({"lr": 0.0}, "lr must be positive"),
+    ({"weight_decay": -1.0}, "weight_decay must not be negative"), ({"precision": "fp8"}, "'fp8'"),
+    ({"train_images": 0}, "train_images"),
+])
+def test_impossible_settings_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**setting)
+
+
+def test_settings_that_do_not_fit_the_data_or_the_machine_are_refused():
+    with pytest.raises(ValueError, match="train_images=1400 and validation_images=100 do not fit into the 1415"):
+        Trainer(TrainConfig(train_images=1400, validation_images=100))
+    with pytest.raises(ValueError, match="compile=True is for GPUs"):
+        TrainConfig(device="cpu", compile=True).resolved()
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="finds no GPU"):
+            TrainConfig(device="cuda").resolved()
+
+
+def test_a_batch_larger_than_the_data_is_the_whole_data():
+    trainer = Trainer(replace(QUICK, batch_size=1000))
+    assert (trainer.batch_size, trainer.steps) == (200, 2)
