@@ -1,0 +1,73 @@
+"""The small runs of notebook 00: five activations, six placements, three seeds, on the bundled digits.
+
+    python -m cbn_lab.start --out results/start
+
+trains what is not recorded yet (90 runs of about 3 s on one thread). Model, batch size, peak learning rate and weight
+decay are those of the structure ablation (`cbn_lab.ablation`), taken over as they are: nothing was tuned on the digits.
+Only the number of epochs was chosen, so that a run takes a few seconds.
+"""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cbn_lab import blocks, data, runs
+from cbn_lab.ablation import ACTIVATIONS, SEEDS, recorded
+from cbn_lab.train import DivergedError, TrainConfig, fit
+
+
+def config(activation: str, placement: str, seed: int = 0) -> TrainConfig:
+    """1,415 digits of 8 x 8 pixels, 10 epochs of 11 steps. fp32, so that it means the same on every processor."""
+    return TrainConfig(data="digits", model="convnet", activation=activation, placement=placement, epochs=10,
+                       batch_size=128, lr=0.1, momentum=0.9, weight_decay=5e-4, seed=seed, device="cpu",
+                       precision="fp32", log_every=4)
+
+
+def plan() -> list[TrainConfig]:
+    """Every recorded run, seed by seed."""
+    return [config(f, p, seed) for seed in SEEDS for f in ACTIVATIONS for p in blocks.placements()]
+
+
+def experiment(seed: int = 0, root=None) -> list[TrainConfig]:
+    """The notebook's experiment, Sigmoid with vanilla BN and with our CBN: CIFAR-10 where it is found, else digits.
+
+    CIFAR-10 in small: 4,000 training images, 4 epochs, evaluated on 1,000 others after each; about 10 s a run on one
+    thread.
+    """
+    pair = [config("sigmoid", placement, seed) for placement in ("before", "complete")]
+    if data.available(root)["cifar10"].startswith("missing"):
+        return pair
+    return [TrainConfig(**vars(c) | {"data": "cifar10", "train_images": 4000, "validation_images": 1000, "epochs": 4,
+                                     "precision": "auto", "log_every": 3}) for c in pair]
+
+
+def folder() -> Path:
+    """results/start of this checkout. RecordError where the package was installed without one."""
+    for place in (Path(__file__).resolve().parent.parent, Path.cwd(), Path.cwd().parent):
+        if (place / "results" / "start").is_dir():
+            return place / "results" / "start"
+    raise runs.RecordError("the recorded runs are not here: open the notebook inside a copy of the repository, or make "
+                           "them with `python -m cbn_lab.start --out results/start`, which takes five minutes")
+
+
+def records() -> list[runs.Run]:
+    """The recorded runs, in the order of `plan`."""
+    order = {(c.activation, c.placement, c.seed): i for i, c in enumerate(plan())}
+    return sorted(runs.load_all(folder()), key=lambda run: order[tuple(
+        run.config[key] for key in ("activation", "placement", "seed"))])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Record the runs of notebook 00 that are missing.")
+    parser.add_argument("--out", default="results/start")
+    options = parser.parse_args(arguments)
+    for one in tqdm([c for c in plan() if not recorded(c, options.out)], unit="run"):
+        try:
+            tqdm.write(fit(one, out=options.out).summary())
+        except DivergedError as error:  # recorded as diverged
+            tqdm.write(str(error))
+
+
+if __name__ == "__main__":
+    main()
