@@ -179,7 +179,8 @@ def test_recipes_and_records_are_resolved_without_paths(tmp_path):
 
 
 @pytest.mark.parametrize(("setting", "message"), [
-    ({"epochs": 0}, "epochs must be at least 1"), ({"batch_size": 0}, "batch_size"), ({"lr": 0.0}, "lr must be positive"),
+    ({"epochs": 0}, "epochs must be at least 1"), ({"batch_size": 0}, "batch_size"),
+    ({"lr": 0.0}, "lr must be positive"),
     ({"weight_decay": -1.0}, "weight_decay must not be negative"), ({"precision": "fp8"}, "'fp8'"),
     ({"train_images": 0}, "train_images"),
 ])

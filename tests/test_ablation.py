@@ -1,0 +1,52 @@
+"""The ablation: rows and runs are what the protocol says, nothing recorded is run again."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cbn_lab import ablation, runs
+from cbn_lab.train import TrainConfig
+
+PROTOCOL = (Path(__file__).parents[1] / "results" / "PROTOCOL.md").read_text()
+
+
+def test_the_plan_holds_every_row_activation_and_seed_once():
+    plan = ablation.plan()
+    small = [c for c in plan if c.train_images == 20_000 and c.decay_norm]
+    long = [c for c in plan if c.train_images == 45_000]
+    assert len(small) == 16 * 5 * 3
+    assert len(long) == 6 * 5 * 3
+    assert len(plan) - len(small) - len(long) == 5 * 3
+    names = [runs.name(c.resolved().record()) for c in plan]
+    assert max(Counter(names).values()) == 1
+
+
+def test_the_protocol_states_what_the_code_runs():
+    config = ablation.small("vanilla", "relu", 0).resolved()
+    assert f"all {len(ablation.ROWS)} rows" in PROTOCOL
+    assert f"one-cycle peak learning rate {config.lr}" in PROTOCOL
+    assert f"batch {config.batch_size}" in PROTOCOL
+    assert (config.validation_images, ablation.long("vanilla", "relu", 0).validation_images) == (10_000, 5_000)
+    assert (config.crop_padding, config.flip) == (0, True)
+
+
+def test_a_row_is_recognized_in_a_record():
+    for key in ablation.ROWS:
+        assert ablation.row_of(ablation.small(key, "tanh", 1).resolved().record()) == key
+    assert ablation.row_of(TrainConfig(placement="none").record()) is None
+
+
+def test_a_recorded_run_is_not_run_again(tmp_path):
+    config = ablation.small("rms", "selu", 2)
+    assert not ablation.recorded(config, tmp_path)
+    run = runs.Run(config.resolved().record(), [], {"train_loss": 1.0},
+                   {"device": "", "versions": {}, "commit": None, "date": "", "data_sources": {}})
+    runs.save(run, tmp_path)
+    assert ablation.recorded(config, tmp_path)
+    assert not ablation.recorded(ablation.small("rms", "selu", 1), tmp_path)
+
+
+def test_an_unknown_row_is_refused():
+    with pytest.raises(ValueError, match="unknown row 'rsm' of the ablation; known: vanilla"):
+        ablation.small("rsm", "relu", 0)
