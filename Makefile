@@ -11,6 +11,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 WITH_EXTRAS := .[lab,test,dev]
+FIRST := notebooks/00_start_here.ipynb
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
@@ -22,10 +23,11 @@ help: ## list the targets
 install: $(INSTALLED) ## make .venv and install the course and its tools into it
 	@echo "Installed in $(VENV)."
 
+# The notebook is named in default_url so that the printed address leads to it as well, where no browser opens.
 lab: $(INSTALLED) ## open the course in JupyterLab (this machine only, with a token)
-	@echo "Opening notebooks/00_start_here.ipynb in JupyterLab. Stop it with Ctrl-C."
-	"$(PY)" -m jupyterlab --ip=127.0.0.1 --LabApp.extension_manager=readonly $(ROOT_FLAG) $(LAB_OPTIONS) \
-		notebooks/00_start_here.ipynb
+	@echo "Opening $(FIRST) in JupyterLab. Stop it with Ctrl-C."
+	"$(PY)" -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) \
+		--LabApp.extension_manager=readonly $(ROOT_FLAG) $(LAB_OPTIONS)
 
 # One session for unit tests and notebooks, so that its closing lines count everything. One thread per process:
 # two workers with two threads each would fight over two cores.
