@@ -104,6 +104,7 @@ def test_every_image_gets_its_own_uniform_draw():
     chi_squared = float(((counts - n / 162) ** 2 / (n / 162)).sum())
     # 161 degrees of freedom: mean 161, standard deviation 17.9. Jointly uniform, so also independent.
     assert len(counts) == 162 and 161 - 4 * 17.9 < chi_squared < 161 + 4 * 17.9
+    assert abs(float(draw.flip.double().mean()) - 0.5) < 4 * 0.5 / n**0.5
     same = (cell[1:] == cell[:-1]).double().mean()  # neighbours agree as often as chance has it
     assert abs(float(same) - 1 / 162) < 4 * (1 / 162 / n) ** 0.5
 
