@@ -11,9 +11,10 @@ from torch import nn
 
 from cbn_lab.norms.batch_norm import BatchNorm1d, BatchNorm2d
 from cbn_lab.norms.complete import CompleteBatchNorm1d, CompleteBatchNorm2d, Standardize
+from cbn_lab.norms.folding import fold
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "CompleteBatchNorm1d", "CompleteBatchNorm2d", "Standardize",
-           "get", "names", "register"]
+           "fold", "get", "names", "register"]
 
 _REGISTRY: dict[str, Callable] = {}
 
