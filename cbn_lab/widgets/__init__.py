@@ -1,0 +1,9 @@
+"""Interactive views over the figures and the training loop; no numerics in here.
+
+Core ipywidgets only, alike in 7.7 and 8: pictures are PNG bytes in an Image, words are HTML, and there is no Output.
+"""
+
+from cbn_lab.widgets.chooser import Chooser, chooser, compare
+from cbn_lab.widgets.live import LiveTraining, watch
+
+__all__ = ["Chooser", "LiveTraining", "chooser", "compare", "watch"]
