@@ -85,14 +85,18 @@ def _common(row, activation, seed, decay_norm) -> dict:
 
 
 def plan() -> list[TrainConfig]:
-    """Every run, by value: a stop at any point leaves whole tables of fewer seeds."""
-    def grid(setting, rows, seeds, **options):
-        return [setting(row, f, seed, **options) for seed in seeds for row in rows for f in ACTIVATIONS]
-
+    """Every run, by value: a stop at any point leaves tables that are whole as far as they go."""
     first, second = (*REFERENCES, "gamma_9x"), tuple(row for row in CANDIDATES if row != "gamma_9x")
-    return [*grid(small, ROWS, SEEDS), *grid(long, first, SEEDS[:1]),
-            *grid(small, ("gamma_9x",), SEEDS, decay_norm=False), *grid(long, second, SEEDS[:1]),
-            *grid(long, first + second, SEEDS[1:])]
+    variants = ("shifts_4x", "gamma_4x", "gamma_25x")
+    main = tuple(row for row in ROWS if row not in variants)
+    return [*_grid(small, main, SEEDS[:1]), *_grid(small, variants, SEEDS[:1]), *_grid(small, main, SEEDS[1:]),
+            *[config for f in ACTIVATIONS for config in _grid(long, first, SEEDS[:1], (f,))],
+            *_grid(small, variants, SEEDS[1:]), *_grid(small, ("gamma_9x",), SEEDS, decay_norm=False),
+            *_grid(long, second, SEEDS[:1]), *_grid(long, first + second, SEEDS[1:])]
+
+
+def _grid(setting, rows, seeds, functions=ACTIVATIONS, **options) -> list[TrainConfig]:
+    return [setting(row, f, seed, **options) for seed in seeds for row in rows for f in functions]
 
 
 def row_of(config: dict) -> str | None:
