@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,91 +18,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from cbn_lab import data, models, runs
+from cbn_lab.config import TrainConfig, require
 
 CHECKPOINT_SECONDS = 30.0  # least time between two checkpoints
 
 
 class DivergedError(RuntimeError):
     """The loss stopped being finite; the message says at which step and what to try."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The settings of a run. Equal settings, device and versions give the same run on a CPU.
-
-    data              a name or path that `data.load` knows
-    train_images      use only the first n of the training split (None: all)
-    validation_images hold out the last n of the training split and evaluate on them after each epoch; the test split
-                      is then evaluated once, after the last, and is for reporting, not for choosing
-    model_options     sizes for `models.build`; norm_options: for every block
-    lr                peak learning rate of the one-cycle schedule, per step of `batch_size` images
-    weight_decay      added to the gradient as weight_decay * w (not decoupled)
-    decay_norm        False: no weight decay on gammas, shifts and biases (all 1-d parameters)
-    crop_padding      pixels of zero padding before a random crop; flip: random mirror. None: the data set's recipe,
-                      which is 4 and True, for digits 1 and False
-    device            "auto", "cpu", "cuda", "cuda:1"; precision: "auto", "fp32", "bf16"
-    compile           torch.compile the model (GPU only)
-    evaluate_every    evaluate after every n-th epoch; the last is always evaluated. 0: only the last
-    log_every         steps between progress records; None: 20 records an epoch
-    """
-
-    data: str = "digits"
-    model: str = "convnet"
-    activation: str | tuple = "relu"
-    placement: str | tuple = "complete"
-    model_options: dict = field(default_factory=dict)
-    norm_options: dict = field(default_factory=dict)
-    train_images: int | None = None
-    validation_images: int = 0
-    epochs: int = 3
-    batch_size: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    decay_norm: bool = True
-    crop_padding: int | None = None
-    flip: bool | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
-    evaluate_every: int = 1
-    log_every: int | None = None
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("momentum", "weight_decay", "validation_images", "evaluate_every", "seed"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("train_images", "log_every"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name} must be at least 1 or None, got {value}")
-        _require(self.lr > 0, f"lr must be positive, got {self.lr}")
-        _require(self.precision in ("auto", "fp32", "bf16"),
-                 f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}")
-
-    def resolved(self) -> "TrainConfig":
-        """The same settings with every "auto" and every None of a recipe replaced by what it means here."""
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        _require(device == "cpu" or torch.cuda.is_available(),
-                 f"device {device!r} was asked for, but torch finds no GPU here; use device='cpu'")
-        _require(not (self.compile and device == "cpu"), "compile=True is for GPUs; leave it off on a CPU")
-        precision = self.precision
-        if precision == "auto":
-            precision = "bf16" if has_fast_bf16(device) else "fp32"
-        padding, flip = (1, False) if self.data == "digits" else (4, True)
-        return replace(self, device=device, precision=precision,
-                       crop_padding=padding if self.crop_padding is None else self.crop_padding,
-                       flip=flip if self.flip is None else self.flip)
-
-    def record(self) -> dict:
-        """As a dictionary for a recorded run: paths are cut to their last part."""
-        settings = asdict(self)
-        kind, _, path = self.data.rpartition(":") if self.data.startswith("imagefolder:") else ("", "", self.data)
-        settings["data"] = f"{kind}:{Path(path).name}" if kind else Path(path).name
-        return settings
 
 
 @dataclass(frozen=True)
@@ -128,14 +50,6 @@ class Progress:
         numbers = asdict(self)
         del numbers["steps"], numbers["evaluation"]
         return numbers | self.evaluation
-
-
-def has_fast_bf16(device: str = "cpu") -> bool:
-    """Whether bf16 matrix products are faster than float32: AMX or AVX-512 bf16 CPUs, GPUs with bf16 units."""
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = False,
@@ -297,7 +211,7 @@ class Trainer:
         except Exception as error:  # zip, pickle and torch each raise their own kinds
             raise ValueError(
                 f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it and start again") from error
-        _require(same, f"the checkpoint {path} belongs to a run with other settings; delete it or give another folder")
+        require(same, f"the checkpoint {path} belongs to a run with other settings; delete it or give another folder")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -362,7 +276,7 @@ def _load(config: TrainConfig, root, download: bool) -> tuple[data.Dataset, dict
     held_out = {"test": data.load(config.data, "test", **source)}
     available = len(training) - config.validation_images
     wanted = config.train_images or available
-    _require(1 < wanted <= available,
+    require(1 < wanted <= available,
              f"train_images={config.train_images} and validation_images={config.validation_images} do not fit into "
              f"the {len(training)} training images of {config.data}")
     if config.validation_images:
@@ -375,8 +289,3 @@ def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     vectors = [p for p in model.parameters() if p.dim() <= 1]
     return [{"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": config.weight_decay if config.decay_norm else 0.0}]
-
-
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise ValueError(sentence)

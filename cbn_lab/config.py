@@ -1,0 +1,99 @@
+"""The settings of a run, checked when they are made and resolved to what they mean on this machine."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a run. Equal settings, device and versions give the same run on a CPU.
+
+    data              a name or path that `data.load` knows
+    train_images      use only the first n of the training split (None: all)
+    validation_images hold out the last n of the training split and evaluate on them after each epoch; the test split
+                      is then evaluated once, after the last, and is for reporting, not for choosing
+    model_options     sizes for `models.build`; norm_options: for every block
+    lr                peak learning rate of the one-cycle schedule, per step of `batch_size` images
+    weight_decay      added to the gradient as weight_decay * w (not decoupled)
+    decay_norm        False: no weight decay on gammas, shifts and biases (all 1-d parameters)
+    crop_padding      pixels of zero padding before a random crop; flip: random mirror. None: the data set's recipe,
+                      which is 4 and True, for digits 1 and False
+    device            "auto", "cpu", "cuda", "cuda:1"; precision: "auto", "fp32", "bf16"
+    compile           torch.compile the model (GPU only)
+    evaluate_every    evaluate after every n-th epoch; the last is always evaluated. 0: only the last
+    log_every         steps between progress records; None: 20 records an epoch
+    """
+
+    data: str = "digits"
+    model: str = "convnet"
+    activation: str | tuple = "relu"
+    placement: str | tuple = "complete"
+    model_options: dict = field(default_factory=dict)
+    norm_options: dict = field(default_factory=dict)
+    train_images: int | None = None
+    validation_images: int = 0
+    epochs: int = 3
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_norm: bool = True
+    crop_padding: int | None = None
+    flip: bool | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    evaluate_every: int = 1
+    log_every: int | None = None
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("momentum", "weight_decay", "validation_images", "evaluate_every", "seed"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("train_images", "log_every"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be at least 1 or None, got {value}")
+        require(self.lr > 0, f"lr must be positive, got {self.lr}")
+        require(self.precision in ("auto", "fp32", "bf16"),
+                 f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}")
+
+    def resolved(self) -> "TrainConfig":
+        """The same settings with every "auto" and every None of a recipe replaced by what it means here."""
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        require(device == "cpu" or torch.cuda.is_available(),
+                 f"device {device!r} was asked for, but torch finds no GPU here; use device='cpu'")
+        require(not (self.compile and device == "cpu"), "compile=True is for GPUs; leave it off on a CPU")
+        precision = self.precision
+        if precision == "auto":
+            precision = "bf16" if has_fast_bf16(device) else "fp32"
+        padding, flip = (1, False) if self.data == "digits" else (4, True)
+        return replace(self, device=device, precision=precision,
+                       crop_padding=padding if self.crop_padding is None else self.crop_padding,
+                       flip=flip if self.flip is None else self.flip)
+
+    def record(self) -> dict:
+        """As a dictionary for a recorded run: paths are cut to their last part."""
+        settings = asdict(self)
+        kind, _, path = self.data.rpartition(":") if self.data.startswith("imagefolder:") else ("", "", self.data)
+        settings["data"] = f"{kind}:{Path(path).name}" if kind else Path(path).name
+        return settings
+
+
+def has_fast_bf16(device: str = "cpu") -> bool:
+    """Whether bf16 matrix products are faster than float32: AMX or AVX-512 bf16 CPUs, GPUs with bf16 units."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def require(condition: bool, sentence: str) -> None:
+    """ValueError with the sentence unless the condition holds."""
+    if not condition:
+        raise ValueError(sentence)
