@@ -8,11 +8,12 @@ Only the number of epochs was chosen, so that a run takes a few seconds.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cbn_lab import blocks, data, runs
+from cbn_lab import blocks, data, figures, runs
 from cbn_lab.ablation import ACTIVATIONS, SEEDS, recorded
 from cbn_lab.train import DivergedError, TrainConfig, fit
 
@@ -56,6 +57,29 @@ def records() -> list[runs.Run]:
     order = {(c.activation, c.placement, c.seed): i for i, c in enumerate(plan())}
     return sorted(runs.load_all(folder()), key=lambda run: order[tuple(
         run.config[key] for key in ("activation", "placement", "seed"))])
+
+
+def sentence(trained: Sequence[runs.Run], placement: str = "complete", baseline: str = "before") -> str:
+    """What two placements ended with, seed by seed, in words; for unfinished runs, that there is nothing to compare."""
+    finished = [run for run in trained if run.status == "finished"]
+    if {run.config["placement"] for run in finished} != {placement, baseline}:
+        return "Not all of these runs were finished, so there is nothing to compare yet."
+    metric = next(key for key in ("test_accuracy", "validation_accuracy") if key in finished[0].final)
+    said = [_compared(finished, placement, baseline, "train_loss", -1, digits=3, unit=""),
+            _compared(finished, placement, baseline, metric, 100, digits=1, unit=" %")]
+    config = finished[0].config
+    return f"{config['activation'].capitalize()} on {config['data']}, {config['epochs']} epochs: {'; '.join(said)}."
+
+
+def _compared(finished, placement, baseline, metric, factor, digits, unit) -> str:
+    """`factor` scales the numbers; a negative one says that less is better."""
+    ours, theirs = ({run.config["seed"]: abs(factor) * run.final[metric] for run in finished
+                     if run.config["placement"] == name} for name in (placement, baseline))
+    differences = figures.paired(ours, theirs)
+    better, count = sum(factor * d > 0 for d in differences), len(differences)
+    numbers = [figures.spread(list(values.values()), digits, unit=unit) for values in (ours, theirs)]
+    return (f"{metric.replace('_', ' ')} {numbers[0]} with {placement} against {numbers[1]} with {baseline}, "
+            f"{'higher' if factor > 0 else 'lower'} in {better} of {count} seed{'s' * (count != 1)}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from cbn_lab import ablation, activations, blocks, figures, runs
+from cbn_lab import ablation, activations, blocks, data, figures, runs
 
 FIVE = ablation.ACTIVATIONS
 
@@ -180,6 +180,15 @@ def test_ablation_has_a_panel_per_activation_and_a_row_per_structure():
     vanilla = fmean(100 * _run("before", "tanh", s).final["validation_accuracy"] for s in (0, 1))
     assert f"vanilla BN {vanilla:.1f}" in figure.alt.split("tanh:")[1]
     assert ablation.ROWS["gamma_25x"].label not in figure.alt
+
+
+def test_images_are_those_of_the_data_set():
+    digits = data.load("digits", "test")
+    figure = figures.images(digits, 3)
+    names = [digits.class_names[i] for i in digits.labels[:3]]
+    assert [axis.get_title() for axis in figure.fig.axes] == names
+    assert np.array_equal(figure.fig.axes[2].images[0].get_array(), digits.images[2, :, :, 0].numpy())
+    assert f"3 of {len(digits)} images of 8 x 8 pixels, of the classes {', '.join(names)}." in figure.alt
 
 
 def test_moments_bars_are_the_quadrature():

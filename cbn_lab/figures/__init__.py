@@ -10,8 +10,8 @@ from cbn_lab.figures.comparisons import (
     paired,
     spread,
 )
-from cbn_lab.figures.structure import block_diagram, block_steps, moments
+from cbn_lab.figures.structure import block_diagram, block_steps, images, moments
 from cbn_lab.figures.style import MARKS, STYLE, Figure, Mark, mark
 
 __all__ = ["MARKS", "STYLE", "Figure", "Mark", "ablation", "accuracies", "arms", "block_diagram", "block_steps",
-           "difference", "final_accuracy", "learning_curves", "mark", "moments", "paired", "spread"]
+           "difference", "final_accuracy", "images", "learning_curves", "mark", "moments", "paired", "spread"]

@@ -1,4 +1,4 @@
-"""Pictures that need no runs: moments of the activations, and where the normalization stands in a block."""
+"""Pictures that need no runs: images, moments of the activations, where the normalization stands in a block."""
 
 from collections.abc import Iterable, Iterator
 
@@ -32,6 +32,19 @@ def moments(names: Iterable[str], *, mean: float = 0.0, std: float = 1.0) -> Fig
     said = "; ".join(f"{name} {m.mean:z.3f}, {m.variance:.3f}, {m.second:.3f}" for name, m in values.items())
     return Figure(fig, f"Mean, variance and second moment of f(z) for z normal with mean {mean:g} and standard "
                        f"deviation {std:g}: {said}.")
+
+
+@styled
+def images(dataset, count: int = 10) -> Figure:
+    """The first `count` images of a data set, with their classes."""
+    fig, panels = axes(count, size=(1.0 * count, 1.35))
+    names = [dataset.class_names[label] for label in dataset.labels[:count].tolist()]
+    for axis, image, name in zip(panels, dataset.images[:count].cpu().numpy(), names, strict=True):
+        axis.imshow(image if image.shape[2] == 3 else image[:, :, 0], cmap="gray", vmin=0, vmax=255)
+        axis.set_title(name)
+        axis.set_axis_off()
+    size = f"{dataset.image_size} x {dataset.image_size} pixels"
+    return Figure(fig, f"{count} of {len(dataset):,} images of {size}, of the classes {', '.join(names)}.")
 
 
 @styled
