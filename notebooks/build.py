@@ -11,11 +11,13 @@ the stored one stays as it was. Conventions for a source:
   is for output that differs between machines; `tests/nbval_sanitize.cfg` says what is forgiven without it.
 - A picture is shown as `<img alt="..." src="data:image/png;base64,...">` in text/html, which is what
   `cbn_lab.figures.Figure` gives. A bare image/png output has no alt text and is refused.
-- A widget's view means nothing without its kernel: the stored output says to run the cell instead.
+- A widget's view means nothing without its kernel: the stored output says to run the cell instead, or shows the
+  picture that the widget gives as its static form in text/html (`cbn_lab.widgets` do).
 """
 
 import argparse
 import hashlib
+import math
 import os
 import re
 import sys
@@ -89,7 +91,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "data" in output:
-                if output.data.pop(WIDGET_VIEW, None) is not None:
+                if output.data.pop(WIDGET_VIEW, None) is not None and "text/html" not in output.data:
                     output.data = nbformat.from_dict({"text/plain": WIDGET_NOTE})
                 if "text/plain" in output.data:
                     output.data["text/plain"] = ADDRESS.sub("0x0", output.data["text/plain"])
@@ -186,13 +188,25 @@ def disagreements(source: nbformat.NotebookNode, built: nbformat.NotebookNode) -
     return []
 
 
+def duration(seconds: float) -> dict:
+    """For `cbn-lab doctor`: minutes of a run, rounded up to halves so that a rebuild seldom differs, and on what."""
+    import torch  # takes seconds, and only a build needs it
+
+    from cbn_lab.runs import device_name
+
+    device = device_name("cuda" if torch.cuda.is_available() else "cpu")
+    return {"minutes": math.ceil(seconds / 30) / 2, "device": f"{device}, {torch.get_num_threads()} threads"}
+
+
 def build(source: Path, target: Path) -> list[str]:
     """Execute `source` and put it at `target` in one step; with faults, return them and write nothing."""
     notebook = read_source(source)
+    started = time.perf_counter()
     faults = structure_faults(notebook) or execute(notebook, target.parent)
     if faults:
         return faults
     tidy(notebook)
+    notebook.metadata["cbn_lab"] = duration(time.perf_counter() - started)
     faults = output_faults(notebook)
     if not faults:
         scratch = target.with_name(f".{target.name}.part")

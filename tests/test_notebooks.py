@@ -188,6 +188,13 @@ def test_tidy_removes_what_differs_between_two_builds():
     assert stream.text == "<F at 0x0>, mask 0xff\n"
 
 
+def test_tidy_keeps_a_widgets_static_picture():
+    data = {build.WIDGET_VIEW: {"model_id": "1"}, "text/html": '<img alt="a" src="data:,">', "text/plain": "a"}
+    notebook = _stored(new_output("display_data", data=data))
+    build.tidy(notebook)
+    assert set(notebook.cells[1].outputs[0].data) == {"text/html", "text/plain"}
+
+
 def _sanitized(text):
     config = (ROOT / "tests" / "nbval_sanitize.cfg").read_text(encoding="utf-8")
     pairs = re.findall(r"^regex: (.*)$\n^replace: (.*)$", config, flags=re.MULTILINE)  # as nbval reads it
