@@ -1,0 +1,57 @@
+"""Speed and memory, as ratios within one run: `cbn-lab bench`.
+
+    block        complete block, forward and backward, over conv-BN-act from torch's modules: time, and memory saved
+    throughput   images/s of our training loop over those of the script a student would write
+    imports      seconds that `import cbn_lab` and its training path add to `import torch`
+    gpu          images/s of ResNet-18 and the ConvNet for each placement; skipped without a GPU
+
+The arms of a comparison alternate (A B A B ...), with the same number of threads. A ratio is the median over the
+repeats of one arm's time over the other's in the same repeat, so that slow drifts of the machine cancel; the records
+keep every time. Submodules are imported when an entry runs.
+"""
+
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+
+from cbn_lab.bench.measure import Row
+
+ENTRIES = ("imports", "block", "throughput", "gpu")
+LEAST_REPEATS = 5
+
+
+def main(only: list[str] | None = None, *, out="results/bench", root=None, repeats: int = 9) -> int:
+    """Measure, print a table, write one JSON file an entry to `out`. Returns 1 if a limit was missed, else 0."""
+    if repeats < LEAST_REPEATS:
+        raise ValueError(f"repeats must be at least {LEAST_REPEATS}, so that a median means something; got {repeats}")
+    missed = False
+    for entry in only or ENTRIES:
+        rows, skipped, sources = import_module(f"cbn_lab.bench.{entry}").measure(repeats=repeats, root=root)
+        print(f"{entry}: {skipped}" if skipped else table(rows), flush=True)
+        if rows:
+            print(f"  -> {save(entry, rows, sources, out)}", flush=True)
+        missed |= any(row.passed is False for row in rows)
+    return int(missed)
+
+
+def table(rows: list[Row]) -> str:
+    """Name, value, limit and verdict of each row, in columns."""
+    cells = [(row.name, f"{row.value:.3g} {row.unit}", row.limit_text(), row.verdict()) for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(4)]
+    return "\n".join("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
+                     for line in cells)
+
+
+def save(entry: str, rows: list[Row], sources: dict[str, str], out) -> Path:
+    """Write one entry's rows and where they come from; the file appears whole or not at all."""
+    from cbn_lab import runs
+
+    device = "cuda" if entry == "gpu" else "cpu"
+    record = {"entry": entry, "rows": [row.record() for row in rows], "provenance": runs.provenance(device, sources)}
+    path = Path(out) / f"{entry}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".json.part")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(temporary, path)
+    return path

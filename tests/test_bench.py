@@ -1,0 +1,149 @@
+"""The bench: its arms compute the same thing, its records are complete, its verdicts follow from its limits.
+
+No test looks at a time: that is what `cbn-lab bench` itself is for.
+"""
+
+import json
+import os
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+import cbn_lab
+from cbn_lab import bench, models
+from cbn_lab.bench import block, gpu, imports, measure, student, throughput
+from cbn_lab.bench.measure import Row
+
+TINY = ((4, 3, 6, 6), 5)
+
+
+def test_arms_alternate_and_the_first_round_does_not_count():
+    calls = []
+    seconds = measure.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3)
+    assert calls == ["a", "b"] * 4
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratio_is_the_median_over_repeats_of_the_ratio_within_a_repeat():
+    """A machine that slows down by 10 in the last rounds changes both arms, and not the ratio."""
+    assert measure.ratio({"a": [2.0, 20.0, 2.2, 20.0, 2.1], "b": [1.0, 10.0, 1.0, 10.0, 1.0]}, "a", "b") == 2.0
+
+
+@pytest.mark.parametrize("value, sense, verdict", [(1.0, "<=", "ok"), (1.2, "<=", "MISSED"), (1.0, ">=", "MISSED"),
+                                                   (1.1, ">=", "ok"), (float("nan"), "<=", "MISSED")])
+def test_verdict(value, sense, verdict):
+    assert Row("a", value, limit=1.1, sense=sense).verdict() == verdict
+    assert Row("a", value).verdict() == ""
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_both_blocks_start_with_equal_convolutions_and_have_equally_many_parameters(activation):
+    torch.manual_seed(0)
+    x = torch.randn(TINY[0], dtype=torch.float64)
+    blocks = {name: b.double() for name, b in block.pair(TINY[0][1], TINY[1], activation).items()}
+    complete, vanilla = blocks["complete"], blocks["vanilla"]
+    torch.testing.assert_close(complete.weight(x), vanilla[0](x), rtol=0, atol=0)
+    # Both standardize; the complete block after the activation: the vanilla block's layers in another order.
+    expected = vanilla[1](vanilla[2](vanilla[0](x)))
+    torch.testing.assert_close(complete(x), expected, rtol=1e-9, atol=1e-9)
+    shifts, gamma = 2, 1
+    assert [len(list(b.parameters())) for b in (complete, vanilla)] == [1 + shifts + gamma, 1 + 2]
+
+
+def test_passes_reach_input_and_parameters(monkeypatch):
+    x = torch.randn(TINY[0], requires_grad=True)
+    reached = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a: reached.append(grad(*a)))
+    pair = block.pair(TINY[0][1], TINY[1], "relu")
+    block.passes(pair["complete"], x, torch.float32, 2)
+    assert len(reached) == 2 and len(reached[0]) == 5 and all(g.isfinite().all() for g in reached[0])
+
+
+def test_saved_memory_counts_each_map_once():
+    """A map that two operations keep counts once: the sigmoid's output is the norm's input. SiLU keeps its input."""
+    x = torch.randn(8, 4, 16, 16, requires_grad=True)
+    for activation, maps in ((torch.nn.Identity(), 1), (torch.nn.Sigmoid(), 1), (torch.nn.SiLU(), 2)):
+        net = torch.nn.Sequential(activation, torch.nn.BatchNorm2d(4))
+        assert block.saved_bytes(net, x) / (x.numel() * 4) == pytest.approx(maps, abs=0.1)
+    assert block.maps_per_block("vanilla", (8, 4, 16, 16), "relu") == pytest.approx(2, abs=0.1)
+    assert block.maps_per_block("complete", (8, 4, 16, 16), "relu") == pytest.approx(2, abs=0.1)
+
+
+def test_students_net_is_ours_with_placement_before():
+    """Equal weights, equal images: equal loss and gradients, so the two loops do the same work."""
+    widths, images = (4, 6, 8), torch.randn(5, 3, 16, 16, dtype=torch.float64)
+    theirs = student.make_model(widths, 10).double()
+    ours = models.build("convnet", num_classes=10, image_size=16, activation="relu", placement="before",
+                        widths=widths).double()
+    with torch.no_grad():
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.copy_(other)
+    results = []
+    for model in (ours, theirs):
+        loss = torch.nn.functional.cross_entropy(model(images), torch.arange(5))
+        results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+
+
+def test_students_script_learns():
+    generator = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = generator.integers(0, 100, (64, 8, 8, 3), dtype=np.uint8)
+    images += (155 * labels[:, None, None, None]).astype(np.uint8)
+    torch.manual_seed(0)
+    loader = student.make_loader(images, labels, (0.5,) * 3, (0.25,) * 3, batch_size=16)
+    losses = list(islice(student.train(student.make_model((8,), 2), loader), 24))
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+
+
+def test_throughput_trains_both_arms_and_names_what_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no ./data here
+    monkeypatch.delenv("CBN_LAB_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows, skipped, sources = throughput.measure(repeats=2, widths=(4,), batch_size=8, steps=2)
+    assert skipped is None and sources["train"].startswith("random.npz")
+    assert [row.limit for row in rows] == [3.0, 3.0, None, None]
+    assert all(row.value > 0 and len(times) == 2 for row in rows for times in row.seconds.values())
+
+
+def test_random_images_are_only_a_stand_in():
+    config = throughput._config("cifar10", (4,), batch_size=8, steps=2)
+    assert config.data == "cifar10" and config.train_images % (config.log_every * config.batch_size) == 0
+
+
+def test_block_and_records(tmp_path):
+    rows, skipped, sources = block.measure(repeats=1, shapes=(TINY, TINY), seconds=0.0)
+    assert skipped is None and len(rows) == 2 * 2 * len(block.settings()) + 2
+    record = json.loads(bench.save("block", rows, sources, tmp_path).read_text())
+    assert {"device", "versions", "commit", "date", "threads"} <= set(record["provenance"])
+    assert len(record["rows"]) == len(rows)
+    for row in record["rows"]:
+        assert row["limit"] is not None and row["passed"] is (row["value"] <= row["limit"])
+    assert len(record["rows"][0]["seconds"]["complete"]) == 3
+    assert bench.table(rows).count("\n") == len(rows) - 1
+
+
+def test_a_missed_limit_is_an_exit_code_and_a_skipped_entry_is_not(tmp_path, monkeypatch, capsys):
+    results = {"block": ([Row("slow", 2.0, limit=1.1)], None, {}), "gpu": ([], "skipped, there is no GPU", {})}
+    for name, result in results.items():
+        monkeypatch.setattr({"block": block, "gpu": gpu}[name], "measure", lambda result=result, **_: result)
+    assert bench.main(["gpu"], out=tmp_path) == 0
+    assert "skipped" in capsys.readouterr().out and not os.listdir(tmp_path)
+    assert bench.main(["block"], out=tmp_path) == 1
+    assert "MISSED" in capsys.readouterr().out and os.listdir(tmp_path) == ["block.json"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_entry_is_skipped():
+    assert gpu.measure(repeats=5) == ([], "skipped, there is no GPU", {})
+
+
+def test_imports_in_fresh_interpreters():
+    rows, _, _ = imports.measure(repeats=1)
+    assert [row.name for row in rows[:3]] == list(imports.STATEMENTS)
+    assert rows[3].value == 0, "theory must not import torch"
+    assert set(bench.ENTRIES) <= {path.removesuffix(".py") for path in os.listdir(os.path.dirname(bench.__file__))}
+    assert cbn_lab.__version__
