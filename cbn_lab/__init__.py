@@ -7,7 +7,8 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("activations", "norms", "blocks", "models", "data", "train", "runs", "ablation", "figures", "widgets")
+_SUBMODULES = ("activations", "norms", "blocks", "models", "data", "config", "train", "runs", "ablation", "evidence",
+               "figures", "widgets")
 
 
 def __getattr__(name: str):

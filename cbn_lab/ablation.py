@@ -7,11 +7,9 @@ the defaults of `CompleteBatchNorm2d` follow from it, is written in results/PROT
 """
 
 import argparse
-import math
 import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 
 from tqdm import tqdm
 
@@ -105,51 +103,6 @@ def row_of(config: dict) -> str | None:
         if config["placement"] == row.placement and config["norm_options"] == row.options:
             return key
     return None
-
-
-def of_setting(records: list[runs.Run], *, train_images: int, decay_norm: bool = True) -> list[runs.Run]:
-    """The finished runs of one table: 20,000 images (small) or 45,000 (long), decay of 1-d parameters on or off."""
-    return [run for run in records if run.status == "finished" and row_of(run.config) is not None
-            and (run.config["train_images"], run.config["decay_norm"]) == (train_images, decay_norm)]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Accuracy of one structure minus another's in percentage points, by (activation, seed)."""
-
-    gains: dict[tuple[str, int], float]
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.gains.values())
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean over pairs; infinite for a single pair."""
-        return stdev(self.gains.values()) / len(self.gains) ** 0.5 if len(self.gains) > 1 else math.inf
-
-    @property
-    def seeds(self) -> int:
-        """Seeds of the activation that has the fewest."""
-        return min(sum(f == name for f, _ in self.gains) for name in ACTIVATIONS)
-
-    @property
-    def convincing(self) -> bool:
-        """Rule 2 of the protocol: better by more than two standard errors, with two seeds of every activation."""
-        return self.seeds >= 2 and self.mean > 2 * self.standard_error
-
-
-def compare(runs_of: list[runs.Run], reference: list[runs.Run], metric: str = "validation_accuracy") -> Comparison:
-    """Pair the runs of two structures by activation and seed; pairs that are incomplete are left out.
-
-    ValueError if no pair is complete.
-    """
-    base = {(run.config["activation"], run.config["seed"]): run.final[metric] for run in reference}
-    gains = {key: 100 * (run.final[metric] - base[key]) for run in runs_of
-             if (key := (run.config["activation"], run.config["seed"])) in base}
-    if not gains:
-        raise ValueError("no activation and seed has a finished run on both sides; record the missing ones first")
-    return Comparison(gains)
 
 
 def recorded(config: TrainConfig, out) -> bool:

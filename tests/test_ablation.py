@@ -47,38 +47,6 @@ def test_a_recorded_run_is_not_run_again(tmp_path):
     assert not ablation.recorded(ablation.small("rms", "selu", 1), tmp_path)
 
 
-def record(activation, seed, accuracy, row="gamma_9x", **final):
-    config = ablation.long(row, activation, seed).resolved().record()
-    provenance = {"device": "", "versions": {}, "commit": None, "date": "", "data_sources": {}}
-    return runs.Run(config, [], {"train_loss": 1.0, "validation_accuracy": accuracy} | final, provenance)
-
-
-def test_structures_are_compared_in_pairs_and_by_the_protocols_rule():
-    gains = [0.01, 0.03, 0.02, 0.02, 0.01, 0.03, 0.02, 0.02, 0.01, 0.03]
-    keys = [(f, seed) for f in ablation.ACTIVATIONS for seed in (0, 1)]
-    reference = [record(f, seed, 0.5 + 0.01 * seed) for f, seed in keys]
-    better = [record(f, seed, 0.5 + 0.01 * seed + g) for (f, seed), g in zip(keys, gains, strict=True)]
-    comparison = ablation.compare(better, [*reference, record("tanh", 2, 0.9)])
-    assert comparison.mean == pytest.approx(2.0)
-    assert comparison.standard_error == pytest.approx(100 * (sum((g - 0.02) ** 2 for g in gains) / 9 / 10) ** 0.5)
-    assert (comparison.seeds, len(comparison.gains)) == (2, 10)
-    assert comparison.convincing
-    assert not ablation.compare(reference, better).convincing
-    one_seed = [run for run in better if run.config["seed"] == 0]
-    assert not ablation.compare(one_seed, reference).convincing
-    with pytest.raises(ValueError, match="no activation and seed"):
-        ablation.compare(better, [])
-
-
-def test_the_tables_keep_settings_apart():
-    long = record("tanh", 0, 0.5)
-    small = runs.Run(ablation.small("rms", "tanh", 0).resolved().record(), [], {}, long.provenance)
-    stopped = runs.Run(long.config, [], {}, long.provenance, "diverged")
-    assert ablation.of_setting([small, long, stopped], train_images=45_000) == [long]
-    assert ablation.of_setting([small, long], train_images=20_000) == [small]
-    assert ablation.of_setting([small, long], train_images=20_000, decay_norm=False) == []
-
-
 def test_an_unknown_row_is_refused():
     with pytest.raises(ValueError, match="unknown row 'rsm' of the ablation; known: vanilla"):
         ablation.small("rsm", "relu", 0)

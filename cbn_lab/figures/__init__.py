@@ -12,6 +12,8 @@ from cbn_lab.figures.comparisons import (
 )
 from cbn_lab.figures.structure import block_diagram, block_steps, images, moments
 from cbn_lab.figures.style import MARKS, STYLE, Figure, Mark, mark
+from cbn_lab.figures.tables import Table
 
-__all__ = ["MARKS", "STYLE", "Figure", "Mark", "ablation", "accuracies", "arms", "block_diagram", "block_steps",
-           "difference", "final_accuracy", "images", "learning_curves", "mark", "moments", "paired", "spread"]
+__all__ = ["MARKS", "STYLE", "Figure", "Mark", "Table", "ablation", "accuracies", "arms", "block_diagram",
+           "block_steps", "difference", "final_accuracy", "images", "learning_curves", "mark", "moments", "paired",
+           "spread"]
