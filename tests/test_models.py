@@ -78,7 +78,7 @@ def test_with_the_reconstruction_every_weight_layer_but_the_first_reads_a_standa
         if isinstance(layer, blocks.CompleteBlock):
             layer.register_forward_hook(lambda _, __, y: seconds.append((y**2).mean([0, *range(2, y.dim())])))
     model(torch.randn(32, 3, 16, 16, dtype=torch.float64))
-    second = torch.cat(seconds)
+    second = torch.cat(seconds).detach()
     # eps = 1e-5 is not negligible beside the small variance of a Sigmoid's output: the moment is v / (v + eps)
     assert float(second.min()) > 0.97
     assert float(second.max()) <= 1.0
