@@ -37,9 +37,11 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
             if tensor.dim() == 1 and name.split(".")[-1] not in ("one", "zero"):
                 tensor.normal_(generator=draw)
                 if name.endswith("running_var"):
-                    tensor.abs_().add_(0.2)
+                    tensor.abs_().add_(0.5)
                 elif name.endswith(("weight", "gamma_before", "gamma_after")):
-                    tensor[::4] = 0.0
+                    tensor.add_(tensor.sign())[::4] = 0.0
+                else:
+                    tensor.mul_(0.3)  # offsets that do not drown the image, or errors deep inside would stay there
     return module
 
 
@@ -107,7 +109,7 @@ def geometries(draw):
     return conv, size
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(geometries(), st.integers(0, 9))
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 def test_any_geometry_of_a_convolution_behind_a_norm(geometry, seed):
@@ -362,6 +364,10 @@ def test_an_optional_argument_keeps_its_meaning():
     net, x = shaken(Optional(conv(), bn(), forward=None)), images(2, 4, 6, 7)
     equal(net, x, affines=1)
     equal(net, x, x, affines=1)
+
+
+def test_nothing_of_the_trace_stays_in_the_result():
+    assert not hasattr(fold(shaken(Own(conv(), bn(), forward=_keeps))), "kept")
 
 
 def test_a_sequence_used_twice_by_a_forward():
