@@ -91,6 +91,16 @@ def get(name: str):
     return _lookup(name).factory()
 
 
+def module(activation):
+    """The `nn.Module` of a name; a module is returned as it is. TypeError for anything else."""
+    if isinstance(activation, str):
+        return get(activation)
+    if isinstance(activation, type) or not hasattr(activation, "forward"):
+        raise TypeError(f"activation must be a name ({', '.join(names())}) or an nn.Module such as nn.Tanh(), "
+                        f"got {activation!r}")
+    return activation
+
+
 def is_homogeneous(name: str) -> bool:
     """Whether f(a z) = a f(z) for every a > 0, so that the scale of z passes through f."""
     return _lookup(name).homogeneous
@@ -100,13 +110,21 @@ def register(name: str, factory: Callable, *, homogeneous: bool = False) -> None
     """Make `name` usable wherever an activation is named.
 
     `factory()` returns a new elementwise `nn.Module`; an `nn.Module` class without required arguments
-    is such a factory. ValueError if the name is taken by one of the built-in activations.
+    is such a factory. ValueError if the name is taken by one of the built-in activations, TypeError if
+    `factory()` is no module.
     """
     if name in _REGISTRY and _REGISTRY[name].function is not None:
         raise ValueError(f"the name {name!r} belongs to a built-in activation; choose another")
     if not callable(factory) or (hasattr(factory, "forward") and not isinstance(factory, type)):
         raise TypeError(f"factory must be callable and return a new nn.Module each time, got {factory!r}; "
                         "pass the class or a function, not a finished module")
+    try:
+        made = factory()
+    except TypeError as error:  # a function of z, or a class with required arguments
+        raise TypeError(f"factory() must return a new nn.Module, but calling it without arguments failed: {error}; "
+                        "for a function f of z, pass a module class whose forward is f") from error
+    if not hasattr(made, "forward"):
+        raise TypeError(f"factory() must return a new nn.Module, got {made!r}")
     _REGISTRY[name] = _Activation(factory, None, homogeneous)
 
 

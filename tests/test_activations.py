@@ -96,6 +96,11 @@ def test_errors_say_what_to_do():
         activations.register("relu", nn.ReLU)
     with pytest.raises(TypeError, match="callable"):
         activations.register("mine", nn.ReLU())
+    with pytest.raises(TypeError, match="a function f of z, pass a module class"):
+        activations.register("mine", lambda z: z.clamp(-1, 1))
+    with pytest.raises(TypeError, match="must return a new nn.Module, got 3"):
+        activations.register("mine", lambda: 3)
+    assert "mine" not in activations.names()
     with pytest.raises(ValueError, match="std >= 0"):
         activations.moments("relu", std=-1.0)
 

@@ -202,6 +202,73 @@ def test_half_precision_layout_and_export(key):
     torch.testing.assert_close(exported(x), layer(x))
 
 
+@pytest.mark.parametrize("options", [{}, {"center": False}, {"scale": False}])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_train_step_is_captured_in_one_graph(options, momentum):
+    torch.compiler.reset()
+    layers = [norms.CompleteBatchNorm1d(3, "tanh", momentum=momentum, **options).double() for _ in range(2)]
+    captured = torch.compile(layers[1], backend="eager", fullgraph=True)
+    for seed in range(3):
+        x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(captured(x), layers[0](x))
+    for ours, plain in zip(layers[1].buffers(), layers[0].buffers(), strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("options", [{}, {"center": False}])
+def test_without_momentum_the_running_moments_are_plain_averages(options):
+    layer = norms.CompleteBatchNorm1d(2, "identity", momentum=None, pre_shift=False, **options).double()
+    batches = torch.randn(3, 7, 2, dtype=torch.float64)
+    for x in batches:
+        layer(x)
+    expected = batches.square().mean(1) if options else batches.var(1)
+    torch.testing.assert_close(layer.standardize_after.running_var, expected.mean(0))
+    expected = torch.zeros(2, dtype=torch.float64) if options else batches.mean((0, 1))
+    torch.testing.assert_close(layer.standardize_after.running_mean, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"center": False}, {"scale": False}, {"momentum": None}])
+def test_an_empty_batch_leaves_the_statistics_alone(options):
+    layer = norms.CompleteBatchNorm2d(3, "tanh", **options)
+    layer(torch.randn(4, 3, 2, 2))
+    mean, var, count = (b.clone() for b in layer.standardize_after.buffers() if b is not layer.standardize_after.one
+                        and b is not layer.standardize_after.zero)
+    y = layer(torch.zeros(0, 3, 2, 2))
+    y.sum().backward()
+    assert y.shape == (0, 3, 2, 2)
+    assert not layer.gamma_after.grad.any()
+    after = layer.standardize_after
+    assert torch.equal(after.running_mean, mean) and torch.equal(after.running_var, var)
+    assert after.num_batches_tracked == count + 1
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # torch's own use of it, in jvp
+@pytest.mark.parametrize("key", ["vanilla", "rms", "gamma_9x"])
+def test_hessian_products_by_forward_over_reverse(key):
+    """jvp(grad) in train mode against double backward, the buffers handed in like the parameters."""
+    layer = randomized(norms.CompleteBatchNorm2d(2, "swish", **ablation.ROWS[key].layer)).double()
+    x = torch.randn(4, 2, 3, 3, dtype=torch.float64)
+    values = {name: p.detach() for name, p in layer.named_parameters()}
+    v = {name: torch.randn_like(p) for name, p in values.items()}
+
+    def loss(values):
+        buffers = {name: b.clone() for name, b in layer.named_buffers()}
+        return (torch.func.functional_call(layer, (values, buffers), (x,)) ** 3).mean()
+
+    product = torch.func.jvp(torch.func.grad(loss), (values,), (v,))[1]
+    leaves = {name: p.clone().requires_grad_() for name, p in values.items()}
+    gradient = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True)
+    along = sum((g * v[name]).sum() for g, name in zip(gradient, leaves, strict=True))
+    expected = torch.autograd.grad(along, list(leaves.values()), materialize_grads=True)
+    torch.testing.assert_close(list(product.values()), list(expected), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("activation", [nn.PReLU(), nn.PReLU(3)])
+def test_the_eval_affines_have_one_number_a_channel_whatever_the_activation_holds(activation):
+    layer = norms.CompleteBatchNorm2d(3, activation, pre_shift=False, post_shift=False, gamma=None)
+    assert [vector.shape for pair in layer.eval_affines() for vector in pair] == [(3,)] * 4
+
+
 def test_buffers_are_updated_in_place():
     layer = norms.CompleteBatchNorm2d(2, "relu", center=False)
     addresses = [b.data_ptr() for b in layer.buffers()]
@@ -222,11 +289,26 @@ def test_errors_say_what_was_expected():
         norms.CompleteBatchNorm2d(3, gamma="behind")
     with pytest.raises(ValueError, match="leave nothing"):
         norms.CompleteBatchNorm2d(3, center=False, scale=False)
-    with pytest.raises(ValueError, match="positive"):
-        norms.CompleteBatchNorm2d(3, shift_lr_multiplier=0)
+    for options, message in [({"shift_lr_multiplier": 0}, "positive and finite, got 0"),
+                             ({"shift_lr_multiplier": math.inf}, "positive and finite, got inf"),
+                             ({"eps": 0.0}, "eps must be positive"), ({"momentum": 2}, "between 0 and 1, or None"),
+                             ({"num_features": 0}, "at least 1, got 0")]:
+        with pytest.raises(ValueError, match=message):
+            norms.CompleteBatchNorm2d(**{"num_features": 3} | options)
+    for activation in (nn.Tanh, torch.tanh, None):
+        with pytest.raises(TypeError, match=r"activation must be a name \(sigmoid, .*or an nn.Module such as nn.Tanh"):
+            norms.CompleteBatchNorm2d(3, activation)
+    for options in ({}, {"center": False}):
+        for dtype in (torch.float64, torch.int64):
+            with pytest.raises(TypeError, match=f"float32 or torch.bfloat16 or torch.float16, got {dtype}; convert"):
+                norms.CompleteBatchNorm2d(3, **options)(torch.zeros(4, 3, 2, 2, dtype=dtype))
     with pytest.raises(ValueError, match="track_running_stats=True"):
         norms.CompleteBatchNorm2d(3, track_running_stats=False).eval_affines()
     with pytest.raises(ValueError, match="unknown norm 'bn'"):
         norms.get("bn", 3, 2)
     with pytest.raises(TypeError, match="callable"):
         norms.register("bn", "BatchNorm2d")
+    with pytest.raises(ValueError, match="'batch_norm' belongs to a built-in norm"):
+        norms.register("batch_norm", lambda num_features, dims: nn.Identity())
+    with pytest.raises(TypeError, match="batch norm has no 'gama'; known: eps, momentum, affine"):
+        norms.get("batch_norm", 3, 2, gama=None)

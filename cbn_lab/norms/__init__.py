@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from cbn_lab._arguments import require_known
 from cbn_lab.norms.batch_norm import BatchNorm1d, BatchNorm2d
 from cbn_lab.norms.complete import CompleteBatchNorm1d, CompleteBatchNorm2d, Standardize
 from cbn_lab.norms.folding import fold
@@ -16,15 +17,15 @@ from cbn_lab.norms.folding import fold
 __all__ = ["BatchNorm1d", "BatchNorm2d", "CompleteBatchNorm1d", "CompleteBatchNorm2d", "Standardize",
            "fold", "get", "names", "register"]
 
-_REGISTRY: dict[str, Callable] = {}
-
 
 def register(name: str, factory: Callable) -> None:
     """Make `name` usable as `norm=name` in every placement.
 
     `factory(num_features, dims, **options)` returns an `nn.Module`; dims is 1 for [N, C] and [N, C, L], 2 for
-    [N, C, H, W].
+    [N, C, H, W]. ValueError if the name is taken by one of the built-in norms.
     """
+    if name in _BUILT_IN:
+        raise ValueError(f"the name {name!r} belongs to a built-in norm; choose another")
     if not callable(factory):
         raise TypeError(f"factory must be callable as factory(num_features, dims, **options), got {factory!r}")
     _REGISTRY[name] = factory
@@ -35,15 +36,24 @@ def names() -> list[str]:
 
 
 def get(name: str, num_features: int, dims: int, **options) -> nn.Module:
-    """A new normalization layer for `num_features` channels. ValueError for an unknown name."""
+    """A new normalization layer for `num_features` channels. ValueError for an unknown name, TypeError for an option
+    that the norm does not have."""
     if name not in _REGISTRY:
         raise ValueError(f"unknown norm {name!r}; known: {', '.join(names())} (add your own with norms.register)")
     return _REGISTRY[name](num_features, dims, **options)
 
 
 def _by_dims(one: type, two: type) -> Callable:
-    return lambda num_features, dims, **options: (one if dims == 1 else two)(num_features, **options)
+    def make(num_features, dims, **options):
+        layer = one if dims == 1 else two
+        require_known("batch norm", options, layer, given=1)
+        return layer(num_features, **options)
+
+    return make
 
 
-register("batch_norm", _by_dims(nn.BatchNorm1d, nn.BatchNorm2d))
-register("batch_norm_written_out", _by_dims(BatchNorm1d, BatchNorm2d))
+_BUILT_IN = {
+    "batch_norm": _by_dims(nn.BatchNorm1d, nn.BatchNorm2d),
+    "batch_norm_written_out": _by_dims(BatchNorm1d, BatchNorm2d),
+}
+_REGISTRY: dict[str, Callable] = dict(_BUILT_IN)

@@ -17,11 +17,14 @@ A shift written as sqrt(k) b receives k times the effective learning rate of a p
 import math
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
 from cbn_lab import activations
 from cbn_lab.norms.sync import synchronized_moments
+
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
 class Standardize(nn.Module):
@@ -33,8 +36,8 @@ class Standardize(nn.Module):
 
     `center=False` leaves the mean in and divides by sqrt(E[x^2] + eps); `running_var` then holds the running
     second moment. `scale=False` only subtracts the mean. With both, the work is one fused kernel
-    (`F.batch_norm`) that saves its input and 2 C numbers for backward; the other settings and `sync=True` (moments
-    over all ranks of the default process group, counts taken into account) are composed of several and save more.
+    (`F.batch_norm`) that saves its input and 2 C numbers for backward; the other settings and `sync=True` in a process
+    group of several ranks (moments over all of them, counts taken into account) are composed and save more.
     """
 
     def __init__(self, num_features: int, *, center: bool = True, scale: bool = True, eps: float = 1e-5,
@@ -42,6 +45,12 @@ class Standardize(nn.Module):
         super().__init__()
         if not (center or scale):
             raise ValueError("center=False and scale=False leave nothing to standardize; set one of them to True")
+        if num_features < 1:
+            raise ValueError(f"num_features must be the number of channels, at least 1, got {num_features}")
+        if not eps > 0:
+            raise ValueError(f"eps must be positive, got {eps}: a channel that is constant over a batch has variance 0")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must be between 0 and 1, or None for the plain average, got {momentum}")
         self.num_features, self.center, self.scale = num_features, center, scale
         self.eps, self.momentum, self.sync = eps, momentum, sync
         self.track_running_stats = track_running_stats
@@ -55,36 +64,55 @@ class Standardize(nn.Module):
 
     def forward(self, x: torch.Tensor, weight: torch.Tensor | None = None,
                 bias: torch.Tensor | None = None) -> torch.Tensor:
+        _require_dtype(x, self.one.dtype)
         use_batch = self.training or not self.track_running_stats
-        if use_batch:
+        spread = use_batch and self.sync and _other_ranks()
+        if use_batch and not spread:  # other ranks may hold more values
             _require_several_values(x)
         weight = self.one if weight is None else weight
         bias = self.zero if bias is None else bias
-        update = self._update_weight()
-        if self.center and self.scale and not (self.sync and use_batch):
-            return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, use_batch, update, self.eps)
-        return self._composed(x, weight, bias, use_batch, update)
+        update = self.training and self.track_running_stats
+        if update:
+            self.num_batches_tracked.add_(1)
+        if spread or (x.numel() > 0 and not (self.center and self.scale)):
+            return self._composed(x, weight, bias, use_batch, update)
+        if update and self.momentum is None:
+            return self._fused_average(x, weight, bias)
+        return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, use_batch,
+                            self.momentum if update else 0.0, self.eps)
 
-    def _update_weight(self) -> float:
-        """Weight of this batch in the running moments (0 when they are not updated)."""
-        if not (self.training and self.track_running_stats):
-            return 0.0
-        self.num_batches_tracked.add_(1)
-        return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+    def _fused_average(self, x, weight, bias):
+        """momentum=None: the k-th batch weighs 1/k. k stays on the device, which a graph can capture."""
+        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        y = F.batch_norm(x, mean, var, weight, bias, True, 1.0, self.eps)  # leaves the batch's moments in mean and var
+        if x.numel() > 0:
+            self._move(mean, var)
+        return y
+
+    def _move(self, mean, var) -> None:
+        """running <- (1 - momentum) running + momentum batch, in place: others hold on to the buffers."""
+        weight = self.momentum
+        if weight is None:
+            weight = self.num_batches_tracked.to(self.running_mean.dtype).reciprocal()
+        with torch.no_grad():
+            if self.center:
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
+            if self.scale:
+                self.running_var.lerp_(var.to(self.running_var.dtype), weight)
 
     def _composed(self, x, weight, bias, use_batch, update):
-        value = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x  # statistics never in 16 bits
+        value = x.float() if x.dtype in _LOW_PRECISION else x  # statistics never in 16 bits
         axes = [d for d in range(x.dim()) if d != 1]
         if use_batch:
             mean, var = self._batch_moments(value, axes, update)
         else:
-            mean, var = self.running_mean, self.running_var
+            mean, var = self.running_mean.to(value.dtype), self.running_var.to(value.dtype)
         scale = torch.rsqrt(var + self.eps) * weight if self.scale else weight
         y = (value - _channel(mean, x)) if self.center else value
         return (y * _channel(scale, x) + _channel(bias, x)).to(x.dtype)
 
     def _batch_moments(self, value, axes, update):
-        if self.sync:
+        if self.sync and _other_ranks():
             mean, var, count = synchronized_moments(value, axes)
         else:
             var, mean = torch.var_mean(value, axes, correction=0)
@@ -92,12 +120,7 @@ class Standardize(nn.Module):
         if not self.center:
             var = var + mean * mean  # the second moment about zero; both terms are positive, nothing cancels
         if update:
-            unbiased = var * (count / (count - 1)) if self.center else var
-            with torch.no_grad():
-                if self.center:
-                    self.running_mean.lerp_(mean.to(self.running_mean.dtype), update)
-                if self.scale:
-                    self.running_var.lerp_(unbiased.to(self.running_var.dtype), update)
+            self._move(mean, var * (count / (count - 1)) if self.center else var)
         return mean, var
 
     def eval_affine(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,11 +148,11 @@ class CompleteBatchNormBase(nn.Module):
         super().__init__()
         _require_choice("gamma", gamma, ("before", "after", "both", None))
         _require_choice("standardize", standardize, ("before", "after", "both"))
-        if not shift_lr_multiplier > 0:
-            raise ValueError(f"shift_lr_multiplier must be positive, got {shift_lr_multiplier}")
+        if not 0 < shift_lr_multiplier < math.inf:
+            raise ValueError(f"shift_lr_multiplier must be positive and finite, got {shift_lr_multiplier}")
         self.num_features = num_features
         self.shift_lr_multiplier = float(shift_lr_multiplier)
-        self.activation = activations.get(activation) if isinstance(activation, str) else activation
+        self.activation = activations.module(activation)
         options = dict(center=center, scale=scale, eps=eps, momentum=momentum,
                        track_running_stats=track_running_stats, sync=sync)
         self.standardize_before = Standardize(num_features, **options) if standardize != "after" else None
@@ -212,7 +235,7 @@ def _affine(x, standardize, gamma, shift):
 
 
 def _eval_affine(standardize, gamma, shift, module):
-    reference = next(iter([*module.parameters(), *module.buffers()]))
+    reference = module.standardize_after.one if module.standardize_before is None else module.standardize_before.one
     scale, offset = torch.ones_like(reference), torch.zeros_like(reference)
     if standardize is not None:
         scale, offset = standardize.eval_affine()
@@ -233,6 +256,17 @@ def _parameter(fill, size: int, wanted: bool) -> nn.Parameter | None:
 def _require_choice(name: str, value, choices) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _other_ranks() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _require_dtype(x: torch.Tensor, dtype: torch.dtype) -> None:
+    also = _LOW_PRECISION if dtype == torch.float32 else ()
+    if x.dtype != dtype and x.dtype not in also:
+        raise TypeError(f"the layer is {dtype} and expects an input of {' or '.join(map(str, (dtype, *also)))}, got "
+                        f"{x.dtype}; convert the input or the layer with .to(...)")
 
 
 def _require_several_values(x: torch.Tensor) -> None:
