@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cbn_lab import activations, norms
+from cbn_lab._arguments import require_known
 
 
 @dataclass
@@ -50,32 +51,33 @@ class _Placement:
 def _none(weight, activation, options):
     if options:
         raise ValueError(f"placement 'none' has no norm and takes no norm options, got {', '.join(options)}")
-    return Parts(weight, _activation(activation))
+    return Parts(weight, activations.module(activation))
 
 
 def _before(weight, activation, options):
-    return Parts(weight, _activation(activation), norm=_norm(weight, "out", options))
+    return Parts(weight, activations.module(activation), norm=_norm(weight, "out", options))
 
 
 def _after(weight, activation, options):
-    return Parts(weight, _activation(activation), norm_out=_norm(weight, "out", options))
+    return Parts(weight, activations.module(activation), norm_out=_norm(weight, "out", options))
 
 
 def _before_weight(weight, activation, options):
-    return Parts(weight, _activation(activation), norm_in=_norm(weight, "in", options))
+    return Parts(weight, activations.module(activation), norm_in=_norm(weight, "in", options))
 
 
 def _both(weight, activation, options):
-    return Parts(weight, _activation(activation), norm=_norm(weight, "out", options),
+    return Parts(weight, activations.module(activation), norm=_norm(weight, "out", options),
                  norm_out=_norm(weight, "out", options))
 
 
 def _complete(weight, activation, options):
     layer = norms.CompleteBatchNorm2d if _dims(weight) == 2 else norms.CompleteBatchNorm1d
+    require_known("placement 'complete'", options, layer, given=2)
     return Parts(weight, layer(_features(weight, "out"), activation, **options))
 
 
-_REGISTRY = {
+_BUILT_IN = {
     "none": _Placement(_none, bias=True),
     "before": _Placement(_before, bias=False),
     "after": _Placement(_after, bias=True),
@@ -83,6 +85,7 @@ _REGISTRY = {
     "both": _Placement(_both, bias=False),
     "complete": _Placement(_complete, bias=False),
 }
+_REGISTRY = dict(_BUILT_IN)
 
 
 def placements() -> list[str]:
@@ -90,7 +93,12 @@ def placements() -> list[str]:
 
 
 def register(name: str, build: Callable, *, bias: bool) -> None:
-    """Add a placement: `build(weight, activation, options) -> Parts`; `bias`: does the weight layer need one?"""
+    """Add a placement: `build(weight, activation, options) -> Parts`; `bias`: does the weight layer need one?
+
+    ValueError if the name is taken by one of the built-in placements.
+    """
+    if name in _BUILT_IN:
+        raise ValueError(f"the name {name!r} belongs to a built-in placement; choose another")
     if not callable(build):
         raise TypeError(f"build must be callable as build(weight, activation, options) -> Parts, got {build!r}")
     _REGISTRY[name] = _Placement(build, bias)
@@ -113,7 +121,8 @@ def block(weight_layer: nn.Module, activation: str | nn.Module, placement: str, 
     `needs_bias`). `norm_options` go to the norm: for `complete` the arguments of `CompleteBatchNorm2d`, otherwise those
     of BatchNorm (eps, momentum, affine, track_running_stats) and `norm`, a name of `cbn_lab.norms`.
 
-    Raises ValueError for an unknown placement or activation, TypeError for another kind of weight layer.
+    Raises ValueError for an unknown placement or activation, TypeError for another kind of weight layer or an option
+    that the norm does not have.
     """
     slots = parts(weight_layer, activation, placement, **norm_options)
     layers = slots.linear() | slots.nonlinear()
@@ -134,12 +143,14 @@ class _Sequential(nn.Sequential):
 class CompleteBlock(_Sequential):
     """weight -> CompleteBatchNorm, equal to the plain sequence, with the pre-shift added by the weight layer's kernel.
 
-    The shift costs no pass over the activation map of its own: it enters the convolution as its bias.
+    The shift costs no pass over the activation map of its own: it enters the convolution as its bias. Where one of the
+    two has hooks (which see inputs and outputs, or compute a weight that is pruned or spectrally normalized), they are
+    called like in the plain sequence.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shift = self.activation.bias_before()
-        if shift is None:
+        if shift is None or any(_has_hooks(layer) for layer in self):
             return super().forward(x)
         bias = shift if self.weight.bias is None else self.weight.bias + shift
         if type(self.weight) is nn.Linear and x.dim() == 2:
@@ -151,14 +162,14 @@ class CompleteBlock(_Sequential):
         return super().forward(x)
 
 
+def _has_hooks(layer: nn.Module) -> bool:
+    return bool(layer._forward_pre_hooks or layer._forward_hooks or layer._backward_pre_hooks or layer._backward_hooks)
+
+
 def _lookup(placement: str) -> _Placement:
     if placement not in _REGISTRY:
         raise ValueError(f"unknown placement {placement!r}; known: {', '.join(placements())}")
     return _REGISTRY[placement]
-
-
-def _activation(activation: str | nn.Module) -> nn.Module:
-    return activations.get(activation) if isinstance(activation, str) else activation
 
 
 def _norm(weight: nn.Module, side: str, options: dict) -> nn.Module:

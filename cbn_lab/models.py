@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cbn_lab import blocks
+from cbn_lab._arguments import require_known
 
 _VGG16_WIDTHS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
 
@@ -47,6 +48,7 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int 
     # One draw before anything else, so that nets that differ only in placement or activation get the same weights.
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
     make = _BlockMaker(activation, placement, norm_options or {})
+    require_known(f"model {name!r}", size, _REGISTRY[name], given=4)
     model = _REGISTRY[name](make, num_classes, in_channels, image_size, **size)
     make.require_all_used()
     _lecun_normal(model, generator)
@@ -57,6 +59,9 @@ class _BlockMaker:
     """Hands out the activation and placement of one block after the other."""
 
     def __init__(self, activation, placement, norm_options):
+        for what, value in (("activation", activation), ("placement", placement)):
+            if not isinstance(value, (str, list, tuple)):
+                raise TypeError(f"{what} must be a name, or a list of names, one per block, got {value!r}")
         self._per_block = {"activation": activation, "placement": placement}
         self._norm_options = norm_options
         self._used = 0
@@ -116,6 +121,7 @@ def _conv(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3)
 
 
 def _mlp(make, num_classes, in_channels, image_size, width: int = 128, depth: int = 3) -> nn.Module:
+    _require_positive(width=width, depth=depth)
     inputs = [in_channels * image_size**2, *[width] * (depth - 1)]
     hidden = [make.block(partial(nn.Linear, n, width)) for n in inputs]
     return nn.Sequential(nn.Flatten(), *hidden, make.head(width, num_classes))
@@ -124,7 +130,10 @@ def _mlp(make, num_classes, in_channels, image_size, width: int = 128, depth: in
 def _convnet(make, num_classes, in_channels, image_size, widths: Sequence[int] = (16, 16, 32, 32, 64, 64),
              strides: Sequence[int] | None = None) -> nn.Module:
     """Default strides: 2 at every second layer, the six-layer net of the structure ablation."""
+    if not isinstance(widths, (list, tuple)) or not widths:
+        raise ValueError(f"convnet needs widths, a list of one number per layer, got {widths!r}")
     strides = strides or [1 + i % 2 for i in range(len(widths))]
+    _require_positive(widths=widths, strides=strides)
     if len(strides) != len(widths):
         raise ValueError(f"convnet got {len(widths)} widths but {len(strides)} strides; give one stride per width")
     ins = [in_channels, *widths[:-1]]
@@ -192,6 +201,13 @@ class Subsample(nn.Module):
 
 def _with_head(make, layers, features, num_classes) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), make.head(features, num_classes))
+
+
+def _require_positive(**sizes) -> None:
+    for what, value in sizes.items():
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{what} must consist of whole numbers, at least 1, got {value!r}")
 
 
 def _require_size(what: str, image_size: int, smallest: int) -> None:

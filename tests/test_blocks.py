@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from torch import nn
 
 from cbn_lab import blocks, norms
@@ -62,6 +63,25 @@ def test_the_shift_added_by_the_weight_layer_is_the_plain_sequence(layer):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("layer", ["linear", "conv2d"])
+def test_hooks_on_the_parts_of_a_complete_block_are_called(layer):
+    """They see the plain sequence: the weight layer's own output, and what the rest makes of it."""
+    make, shape = LAYERS[layer]
+    block, seen = blocks.block(make(False), "tanh", "complete"), {}
+    nn.init.constant_(block.activation.pre_shift, 0.3)
+    x = torch.randn(shape)
+    expected = block(x)
+    for name, part in block.named_children():
+        part.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: (inputs[0], output)}))
+    torch.testing.assert_close(block(x), expected)
+    torch.testing.assert_close(seen["weight"][1], block.weight(x))
+    assert torch.equal(seen["activation"][0], seen["weight"][1])
+    pruned = blocks.block(make(False), "tanh", "complete")
+    torch.nn.utils.prune.l1_unstructured(pruned.weight, "weight", amount=0.5)  # a forward_pre_hook sets the weight
+    for _ in range(2):
+        pruned(x).sum().backward()
+
+
 def test_the_complete_block_saves_no_more_maps_than_the_vanilla_block():
     """Both keep two maps besides the input: what the norm standardizes and what the activation needs."""
     x = torch.randn(8, 16, 12, 12)
@@ -116,3 +136,10 @@ def test_errors_say_what_was_expected():
         blocks.block(nn.Linear(3, 5), "relu", "none", eps=1.0)
     with pytest.raises(TypeError, match="callable"):
         blocks.register("mine", "before", bias=True)
+    with pytest.raises(ValueError, match="'complete' belongs to a built-in placement"):
+        blocks.register("complete", lambda weight, activation, options: blocks.Parts(weight, nn.Tanh()), bias=True)
+    with pytest.raises(TypeError, match="placement 'complete' has no 'gama'; known: pre_shift, post_shift, gam"):
+        blocks.block(nn.Linear(3, 5), "relu", "complete", gama=None)
+    for placement in blocks.placements():
+        with pytest.raises(TypeError, match=r"an nn.Module such as nn.Tanh\(\), got <class"):
+            blocks.block(nn.Linear(3, 5), nn.ReLU, placement)

@@ -115,6 +115,10 @@ def test_subsampling_shortcut():
     ({"name": "resnet20", "image_size": 2}, "at least 4x4"),
     ({"name": "mlp", "num_classes": 0}, "at least 1"),
     ({"name": "mlp", "placement": "inside"}, "unknown placement"),
+    ({"name": "mlp", "depth": 0}, "depth must consist of whole numbers, at least 1, got 0"),
+    ({"name": "convnet", "widths": 8}, "widths, a list of one number per layer, got 8"),
+    ({"name": "convnet", "widths": ()}, r"got \(\)"),
+    ({"name": "convnet", "widths": (8, 0)}, "at least 1, got"),
 ])
 def test_errors_say_what_was_expected(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -122,5 +126,12 @@ def test_errors_say_what_was_expected(arguments, message):
 
 
 def test_an_unknown_size_is_refused():
-    with pytest.raises(TypeError, match="breadth"):
+    with pytest.raises(TypeError, match="model 'mlp' has no 'breadth'; known: width, depth"):
         models.build("mlp", num_classes=10, breadth=3)
+    with pytest.raises(TypeError, match="model 'vgg16' has no 'widths'; known: none"):
+        models.build("vgg16", num_classes=10, widths=(8,))
+
+
+def test_activations_are_named():
+    with pytest.raises(TypeError, match=r"activation must be a name, or a list of names, one per block, got ReLU\(\)"):
+        models.build("mlp", num_classes=10, activation=nn.ReLU())
