@@ -14,7 +14,9 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +63,8 @@ def name(config: dict) -> str:
     text = json.dumps(config, sort_keys=True, default=list)
     data = word(config["data"]).split(":")[-1].removesuffix(".npz")
     parts = [data, word(config["model"]), word(config["activation"]), word(config["placement"]), f"s{config['seed']}"]
-    return "-".join([*parts, hashlib.sha256(text.encode()).hexdigest()[:8]])
+    readable = re.sub(r"[^\w.+-]", "_", "-".join(parts))  # a registered name may hold a slash
+    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def save(run: Run, folder) -> Path:
@@ -69,12 +72,24 @@ def save(run: Run, folder) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name(run.config)}.json"
-    record = {"schema": SCHEMA} | _finite(asdict(run))
+    record = {"schema": SCHEMA} | asdict(run) | {"curve": _finite(run.curve), "final": _finite(run.final)}
     text = json.dumps(record, indent=None, separators=(",", ":"), allow_nan=False, default=list)
-    temporary = path.with_suffix(".json.part")
-    temporary.write_text(text.replace(',"curve"', ',\n"curve"').replace(',"final"', ',\n"final"') + "\n")
-    os.replace(temporary, path)
+    text = text.replace(',"curve"', ',\n"curve"').replace(',"final"', ',\n"final"') + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text))
     return path
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` a temporary file beside `path`, then put it in place: at no time is there half a file at `path`.
+
+    The temporary name is this process's own, so that two runs of equal settings do not write into one file.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path) -> Run:
@@ -157,15 +172,19 @@ def device_name(device: str) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package is in, with "+" if tracked files differ from it; None outside git."""
+    """The commit that this package's files are of, with "+" if they differ from it; None if git does not track them.
+
+    (A package installed into an environment inside some other project's checkout is not of that project's commit.)
+    """
     def git(*arguments):
         return subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True)
 
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
+        tracked = git("ls-files", "--error-unmatch", Path(__file__).name)
     except FileNotFoundError:
         return None
-    if head.returncode:
+    head = git("rev-parse", "--short=12", "HEAD")
+    if tracked.returncode or head.returncode:
         return None
     changed = git("status", "--porcelain", "--untracked-files=no", "--", str(Path(__file__).parent)).stdout.strip()
     return head.stdout.strip() + ("+" if changed else "")

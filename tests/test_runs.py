@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -34,6 +35,61 @@ def test_the_name_is_readable_and_depends_on_every_setting():
     for key in CONFIG:
         assert runs.name(CONFIG | {key: "other"}) != name
     assert runs.name(CONFIG | {"activation": ["relu", "tanh"]}).startswith("digits-mlp-mixed-")
+
+
+def test_settings_are_recorded_to_the_last_digit(tmp_path):
+    config = CONFIG | {"lr": 1 / 3}
+    path = runs.save(replace(RUN, config=config), tmp_path)
+    assert runs.load(path).config == config
+    assert path.stem == runs.name(runs.load(path).config)
+
+
+def test_a_name_with_a_slash_stays_in_the_folder(tmp_path):
+    path = runs.save(replace(RUN, config=CONFIG | {"activation": "mine/soft clip"}), tmp_path)
+    assert path.parent == tmp_path
+    assert path.name.startswith("digits-mlp-mine_soft_clip-before-s3-")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "record"
+    path.write_text("old")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        runs.write_whole(path, fail)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("record", "old")]
+
+
+def test_two_processes_write_under_different_temporary_names(tmp_path, monkeypatch):
+    names = []
+    for process in (1, 2):
+        monkeypatch.setattr(runs.os, "getpid", lambda process=process: process)
+        runs.write_whole(tmp_path / "record", lambda temporary: names.append(temporary) or temporary.touch())
+    assert len(set(names)) == 2
+
+
+def test_a_package_that_git_does_not_track_has_no_commit(tmp_path, monkeypatch):
+    """Such as one installed into an environment inside another project's checkout."""
+    package = tmp_path / ".venv" / "cbn_lab"
+    package.mkdir(parents=True)
+    module = package / "runs.py"
+    module.touch()
+    monkeypatch.setattr(runs, "__file__", str(module))
+    assert runs.commit() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
+    assert runs.commit() is None
+    subprocess.run([*git, "add", "-f", str(module)], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "now tracked"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert runs.commit() == head[:12]
+    module.write_text("changed")
+    assert runs.commit() == head[:12] + "+"
 
 
 def test_equal_settings_share_a_file(tmp_path):
