@@ -1,9 +1,19 @@
 """The settings of a run, checked when they are made and resolved to what they mean on this machine."""
 
+import json
+import math
+import os
+import re
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 
 import torch
+
+# (name, least value, whether None is allowed)
+_WHOLE_NUMBERS = (("epochs", 1, False), ("batch_size", 1, False), ("validation_images", 0, False),
+                  ("evaluate_every", 0, False), ("seed", 0, False), ("train_images", 1, True), ("log_every", 1, True),
+                  ("crop_padding", 0, True))
 
 
 @dataclass(frozen=True)
@@ -50,16 +60,44 @@ class TrainConfig:
     log_every: int | None = None
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("momentum", "weight_decay", "validation_images", "evaluate_every", "seed"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("train_images", "log_every"):
+        for name in ("lr", "momentum", "weight_decay"):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} must be at least 1 or None, got {value}")
+            require(isinstance(value, (int, float)) and math.isfinite(value),
+                    f"{name} must be a finite number, got {value!r}")
+            object.__setattr__(self, name, float(value))  # 1, 1.0 and NumPy's 1.0 are one setting, with one record
         require(self.lr > 0, f"lr must be positive, got {self.lr}")
+        require(0 <= self.momentum < 1, f"momentum must be at least 0 and below 1, got {self.momentum}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        for name, least, optional in _WHOLE_NUMBERS:
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            require(isinstance(value, Integral) and not isinstance(value, bool) and value >= least,
+                    f"{name} must be at least {least}, a whole number{' or None' * optional}, got {value!r}")
+            object.__setattr__(self, name, int(value))
+        for name in ("decay_norm", "flip", "compile"):
+            value = getattr(self, name)
+            require(isinstance(value, bool) or (value is None and name == "flip"),
+                    f"{name} must be True or False, got {value!r}")
         require(self.precision in ("auto", "fp32", "bf16"),
                  f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}")
+        require(isinstance(self.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
+                f"device must be 'auto', 'cpu', 'cuda' or 'cuda:1', got {self.device!r}")
+        require(isinstance(self.data, (str, os.PathLike)), f"data must be a name or a path, got {self.data!r}")
+        object.__setattr__(self, "data", os.fspath(self.data))
+        for name in ("model_options", "norm_options"):
+            require(isinstance(getattr(self, name), dict), f"{name} must be a dictionary, got {getattr(self, name)!r}")
+        self._require_recordable()
+
+    def _require_recordable(self) -> None:
+        """A run is recorded as JSON, which has no word for objects, numpy's numbers or NaN."""
+        for name in ("model", "activation", "placement", "model_options", "norm_options"):
+            try:
+                json.dumps(getattr(self, name), allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name} must consist of names, plain finite numbers and lists, which a record can "
+                                 f"hold, got {getattr(self, name)!r} ({error}); register an own module under a name") \
+                    from None
 
     def resolved(self) -> "TrainConfig":
         """The same settings with every "auto" and every None of a recipe replaced by what it means here."""

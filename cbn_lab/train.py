@@ -5,7 +5,6 @@ normalized there; bf16 autocast where the processor has bf16 units. Nothing wait
 The order of the images, the crops and the flips depend on (seed, epoch) alone, so a run can stop and go on anywhere.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,7 +28,10 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. Loss (nats) and accuracy are means over the training batches since the last record."""
+    """Where a run stands. Loss (nats) and accuracy are means over the training batches since the last record.
+
+    `lr` is the rate of the next step; `seconds` and `images_per_second` count training alone, not evaluation.
+    """
 
     step: int
     steps: int
@@ -168,6 +170,10 @@ class Trainer:
         with self._autocast():
             return evaluate(self.model, self.held_out[split], dtype=self._input_dtype())
 
+    def sources(self) -> dict[str, str]:
+        """Where the images come from, with a checksum, by split."""
+        return {split: images.source for split, images in {"train": self.training, **self.held_out}.items()}
+
     def final(self) -> dict:
         """The numbers that a finished run is judged by."""
         evaluation = {k: v for k, v in self.curve[-1].items() if k.startswith(("validation_", "test_"))}
@@ -193,25 +199,27 @@ class Trainer:
 
     def save(self, path) -> None:
         """Write everything that the rest of the run depends on; the file appears whole or not at all."""
-        state = {"config": repr(self.config), "model": self.model.state_dict(),
+        state = {"run": runs.name(self.config.record()), "sources": self.sources(), "model": self.model.state_dict(),
                  "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "step": self.step, "seconds": self.seconds,
                  "epoch_loss": self.epoch_loss, "curve": self.curve}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        runs.write_whole(path, lambda temporary: torch.save(state, temporary))
 
     def restore(self, path) -> None:
-        """Go on from a checkpoint. ValueError if it is damaged or belongs to other settings."""
+        """Go on from a checkpoint. ValueError if it is damaged or belongs to other settings or other data."""
         try:
             state = torch.load(path, map_location=self.config.device, weights_only=True)
-            same = state["config"] == repr(self.config)
+            run, sources = state["run"], state["sources"]
         except Exception as error:  # zip, pickle and torch each raise their own kinds
             raise ValueError(
                 f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it and start again") from error
-        require(same, f"the checkpoint {path} belongs to a run with other settings; delete it or give another folder")
+        require(run == runs.name(self.config.record()),
+                f"the checkpoint {path} belongs to a run with other settings; delete it or give another folder")
+        require(sources == self.sources(),
+                f"the data have changed since the checkpoint {path} was written ({sources['train']}; now "
+                f"{self.sources()['train']}); delete it and start again, or bring the old data back")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -222,16 +230,22 @@ class Trainer:
 @torch.no_grad()
 def evaluate(model: nn.Module, dataset: data.Dataset, *, batch_size: int = 1000,
              dtype: torch.dtype = torch.float32) -> tuple[float, float]:
-    """(mean cross-entropy in nats, accuracy in [0, 1]) of `model` in eval mode; its mode is restored afterwards."""
-    was_training = model.training
+    """(mean cross-entropy in nats, accuracy in [0, 1]) of `model` in eval mode.
+
+    The mode of each of its modules is restored afterwards, an interrupted evaluation included.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     loss, correct = 0.0, 0
-    for i in range(0, len(dataset), batch_size):
-        labels = dataset.labels[i : i + batch_size]
-        logits = model(data.normalize(dataset.images[i : i + batch_size], dataset, dtype)).float()
-        loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
-        correct = correct + (logits.argmax(1) == labels).sum()
-    model.train(was_training)
+    try:
+        for i in range(0, len(dataset), batch_size):
+            labels = dataset.labels[i : i + batch_size]
+            logits = model(data.normalize(dataset.images[i : i + batch_size], dataset, dtype)).float()
+            loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
+            correct = correct + (logits.argmax(1) == labels).sum()
+    finally:
+        for module, training in modes:
+            module.training = training
     return float(loss) / len(dataset), int(correct) / len(dataset)
 
 
@@ -247,6 +261,7 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, downl
     checkpoint = None if out is None else Path(out) / f"{runs.name(settings)}.ckpt"
     if resume and checkpoint is not None and checkpoint.exists():
         trainer.restore(checkpoint)
+    provenance = runs.provenance(trainer.config.device, trainer.sources())  # now: files may be edited during the run
     status, failure = "finished", None
     try:
         for progress in trainer.run(checkpoint):
@@ -256,9 +271,8 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, downl
         status = "interrupted"
     except DivergedError as error:
         status, failure = "diverged", error
-    sources = {split: images.source for split, images in {"train": trainer.training, **trainer.held_out}.items()}
     final = trainer.final() if status == "finished" else {}
-    run = runs.Run(settings, trainer.curve, final, runs.provenance(trainer.config.device, sources), status)
+    run = runs.Run(settings, trainer.curve, final, provenance, status)
     if out is not None:
         runs.save(run, out)
         if status != "interrupted":
@@ -276,7 +290,8 @@ def _load(config: TrainConfig, root, download: bool) -> tuple[data.Dataset, dict
     held_out = {"test": data.load(config.data, "test", **source)}
     available = len(training) - config.validation_images
     wanted = config.train_images or available
-    require(1 < wanted <= available,
+    require(wanted != 1, f"one training image of {config.data} is too few; use at least 2")
+    require(0 < wanted <= available,
              f"train_images={config.train_images} and validation_images={config.validation_images} do not fit into "
              f"the {len(training)} training images of {config.data}")
     if config.validation_images:

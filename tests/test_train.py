@@ -3,7 +3,9 @@
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -122,6 +124,31 @@ def test_a_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path):
         Trainer(QUICK).restore(path)
 
 
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    path = tmp_path / "own.npz"
+    digits = {split: data.load("digits", split) for split in ("train", "test")}
+
+    def write(n):
+        arrays = {f"x_{split}": images.images[:n].numpy() for split, images in digits.items()}
+        labels = {f"y_{split}": images.labels[:n].numpy() for split, images in digits.items()}
+        np.savez(path, **arrays, **labels, class_names=np.array(digits["train"].class_names))
+
+    config = replace(QUICK, data=path, train_images=64)
+    write(100)
+    Trainer(config).save(tmp_path / "c.ckpt")
+    Trainer(config).restore(tmp_path / "c.ckpt")
+    write(99)
+    with pytest.raises(ValueError, match=r"data have changed since the checkpoint .*own.npz.*; now own.npz"):
+        Trainer(config).restore(tmp_path / "c.ckpt")
+
+
+def test_settings_that_are_equal_in_the_record_resume_each_other(tmp_path):
+    """A list from a notebook, a tuple from the command line."""
+    config = replace(QUICK, model="convnet", model_options={"widths": [4, 4]}, activation=["tanh", "relu"])
+    Trainer(config).save(tmp_path / "c.ckpt")
+    Trainer(replace(config, model_options={"widths": (4, 4)}, activation=("tanh", "relu"))).restore(tmp_path / "c.ckpt")
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_reason(tmp_path):
     config = replace(QUICK, placement="none", activation="relu", lr=1e6, epochs=20)
     with pytest.raises(DivergedError, match=r"at step \d+ of 120 .*learning rate is too high; try lr=3.3e\+05 or a pl"):
@@ -161,6 +188,24 @@ def test_evaluate_is_in_eval_mode_and_restores_the_mode():
     assert accuracy == (logits.argmax(1) == digits.labels).float().mean().item()
 
 
+def test_evaluate_restores_the_mode_of_each_module_even_when_it_fails():
+    digits = data.load("digits", "test").subset(slice(0, 8))
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).train()
+    model[1].eval()  # a frozen norm
+    train.evaluate(model, digits)
+    assert [module.training for module in model] == [True, False, True]
+    model.append(nn.Linear(3, 3))
+    with pytest.raises(RuntimeError, match="shapes"):
+        train.evaluate(model, digits)
+    assert [module.training for module in model] == [True, False, True, True]
+
+
+def test_the_provenance_is_that_of_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "commit", lambda: "before")
+    run = train.fit(QUICK, on_progress=lambda progress: monkeypatch.setattr(runs, "commit", lambda: "after"))
+    assert run.provenance["commit"] == "before"
+
+
 def test_an_own_model_can_be_trained():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     trainer = Trainer(QUICK, model=model)
@@ -183,15 +228,30 @@ def test_recipes_and_records_are_resolved_without_paths(tmp_path):
     ({"lr": 0.0}, "lr must be positive"),
     ({"weight_decay": -1.0}, "weight_decay must not be negative"), ({"precision": "fp8"}, "'fp8'"),
     ({"train_images": 0}, "train_images"),
+    ({"epochs": 2.5}, "a whole number, got 2.5"), ({"epochs": True}, "got True"), ({"seed": None}, "seed .*got None"),
+    ({"lr": math.nan}, "lr must be a finite number"), ({"lr": "0.1"}, "lr must be a finite number, got '0.1'"),
+    ({"momentum": 1.0}, "below 1"), ({"crop_padding": -1}, "crop_padding .*or None, got -1"),
+    ({"flip": "yes"}, "flip must be True or False"), ({"device": "gpu"}, "'cuda' or 'cuda:1', got 'gpu'"),
+    ({"data": None}, "a name or a path"), ({"model_options": None}, "a dictionary"),
+    ({"activation": nn.ReLU()}, r"activation must consist of names, .*got ReLU\(\).*register"),
+    ({"norm_options": {"eps": math.nan}}, "norm_options must consist of"),
 ])
 def test_impossible_settings_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**setting)
 
 
+def test_numbers_of_one_value_are_one_setting():
+    config = TrainConfig(lr=np.float64(1), momentum=0, seed=np.int64(3), data=Path("digits"))
+    assert repr(config) == repr(TrainConfig(lr=1.0, momentum=0.0, seed=3, data="digits"))
+    assert runs.name(config.record()) == runs.name(TrainConfig(lr=1.0, momentum=0.0, seed=3).record())
+
+
 def test_settings_that_do_not_fit_the_data_or_the_machine_are_refused():
     with pytest.raises(ValueError, match="train_images=1400 and validation_images=100 do not fit into the 1415"):
         Trainer(TrainConfig(train_images=1400, validation_images=100))
+    with pytest.raises(ValueError, match="one training image of digits is too few"):
+        Trainer(TrainConfig(train_images=1))
     with pytest.raises(ValueError, match="compile=True is for GPUs"):
         TrainConfig(device="cpu", compile=True).resolved()
     if not torch.cuda.is_available():
