@@ -30,7 +30,7 @@ def text(report: dict) -> str:
                  ("fast bf16", "yes" if device["fast_bf16"] else "no")]
     rows += [(f"data {name}", source.partition("; ")[0]) for name, source in report["data"].items()]
     rows.append(("network", "not used; only `cbn-lab train --download` fetches data"))
-    rows += [(entry["name"], f"{entry['minutes']:g} minutes on {entry['device']}" if entry["minutes"]
+    rows += [(entry["name"], f"about {entry['minutes']:g} min on {entry['device']}" if entry["minutes"]
               else "not measured yet") for entry in report["notebooks"]]
     if not report["notebooks"]:
         rows.append(("notebooks", "none found: they lie in the folder notebooks of a checkout"))

@@ -195,7 +195,9 @@ def duration(seconds: float) -> dict:
     from cbn_lab.runs import device_name
 
     device = device_name("cuda" if torch.cuda.is_available() else "cpu")
-    return {"minutes": math.ceil(seconds / 30) / 2, "device": f"{device}, {torch.get_num_threads()} threads"}
+    threads = torch.get_num_threads()
+    return {"minutes": math.ceil(seconds / 30) / 2,
+            "device": f"{device}, {threads} thread{'s' if threads > 1 else ''}"}
 
 
 def build(source: Path, target: Path) -> list[str]:

@@ -242,7 +242,7 @@ def test_doctor_says_minutes_and_where_they_were_measured(tmp_path, monkeypatch)
     monkeypatch.setattr(doctor, "NOTEBOOKS", tmp_path)
     text = doctor.text(doctor.report()).splitlines()[-3:]
     assert [line.split(None, 1) for line in text] == [
-        ["00_a", "1.5 minutes on a CPU, 2 threads"], ["01_b", "not measured yet"], ["02_c", "not measured yet"]]
+        ["00_a", "about 1.5 min on a CPU, 2 threads"], ["01_b", "not measured yet"], ["02_c", "not measured yet"]]
 
 
 def test_command_line_starts_without_torch():

@@ -57,7 +57,7 @@ def test_build_executes_stores_and_repeats_itself_byte_for_byte(tmp_path, capsys
     assert notebook.cells[1].metadata.tags == ["nbval-ignore-output"]
     assert notebook.metadata.kernelspec.name == "python3"
     assert "version" not in notebook.metadata.language_info
-    assert notebook.metadata.cbn_lab.minutes == 0.5 and "threads" in notebook.metadata.cbn_lab.device
+    assert notebook.metadata.cbn_lab.minutes == 0.5 and "thread" in notebook.metadata.cbn_lab.device
     assert build.main(["a"], folder) == 0
     assert (folder / "a.ipynb").read_bytes() == first
     assert build.main(["--check"], folder) == 0
