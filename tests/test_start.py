@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pytest
 
-from cbn_lab import runs, start
+from cbn_lab import figures, runs, start
 from cbn_lab.train import train
 
 RECORDS = start.records()
@@ -53,7 +53,17 @@ def test_the_sentence_is_made_of_the_numbers():
     higher = sum(a > b for a, b in zip(ours, theirs, strict=True))
     assert f"test accuracy {fmean(ours):.1f} % ({min(ours):.1f} to {max(ours):.1f}, 3 seeds) with complete" in said
     assert f"against {fmean(theirs):.1f} %" in said and said.endswith(f"higher in {higher} of 3 seeds.")
-    assert "lower in 1 of 1 seed;" in start.sentence(_pair([0]))
+    assert "lower in 3 of 3 seeds; " in said and "seed" not in start.sentence(_pair([0]))
+
+
+def test_what_the_notebook_says_of_the_records_holds():
+    losses = {(run.config["placement"], run.config["seed"]): run.final["train_loss"] for run in _pair()}
+    assert all(losses["complete", seed] < losses["before", seed] / 2 for seed in (0, 1, 2))
+    gains = start.gains(RECORDS)["complete"]
+    assert all(gain > 0 for gain in gains["sigmoid"])
+    assert all(min(gains[name]) < 0 < max(gains[name]) for name in ("tanh", "relu", "selu", "swish"))
+    without = figures.accuracies(RECORDS, "placement", "test_accuracy")["none"]
+    assert max(without["sigmoid"].values()) < 12 and min(without["selu"].values()) > 90
 
 
 def test_the_sentence_compares_only_what_is_finished():

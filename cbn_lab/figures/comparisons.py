@@ -277,10 +277,9 @@ def _require_one_setting(runs, what: str, compared: Sequence[str] = ()) -> None:
 
 def _setting(runs) -> str:
     """What all the runs share, in words."""
-    config = runs[0].config
-    shared = [_word(config[key]) for key in ("data", "model", "activation", "placement")
-              if len({_word(run.config[key]) for run in runs}) == 1]
-    return f"{', '.join(shared)}, {config['epochs']} epochs"
+    words = [[*(_word(run.config[key]) for key in ("data", "model", "activation", "placement")),
+              f"{run.config['epochs']} epochs"] for run in runs]
+    return ", ".join(column[0] for column in zip(*words, strict=True) if len(set(column)) == 1)
 
 
 def _missing(runs, metric) -> str:
