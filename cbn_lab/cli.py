@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 a limit of `bench` was missed, 2 wrong arguments, data or 
 import argparse
 import ast
 import json
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import fields
@@ -244,7 +245,8 @@ class _Bar:
 
     def _advance(self, progress, state: str) -> None:
         if self._bar is None:  # made late, because only a record knows the number of steps
-            self._bar = tqdm(total=progress.steps, unit="step", dynamic_ncols=True,
+            size = shutil.get_terminal_size()  # tqdm shows nothing where a terminal says that it has 0 rows
+            self._bar = tqdm(total=progress.steps, ncols=size.columns, nrows=size.lines,
                              bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} steps{postfix}")
         self._bar.set_postfix_str(f"{state}, {tqdm.format_interval(progress.remaining_seconds)} left", refresh=False)
         self._bar.update(progress.step - self._bar.n)
