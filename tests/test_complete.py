@@ -269,8 +269,9 @@ def test_the_eval_affines_have_one_number_a_channel_whatever_the_activation_hold
     assert [vector.shape for pair in layer.eval_affines() for vector in pair] == [(3,)] * 4
 
 
-def test_buffers_are_updated_in_place():
-    layer = norms.CompleteBatchNorm2d(2, "relu", center=False)
+@pytest.mark.parametrize("options", [{"center": False}, {"scale": False}, {"momentum": None}])
+def test_buffers_are_updated_in_place(options):
+    layer = norms.CompleteBatchNorm2d(2, "relu", **options)
     addresses = [b.data_ptr() for b in layer.buffers()]
     layer(torch.randn(4, 2, 3, 3))
     assert [b.data_ptr() for b in layer.buffers()] == addresses

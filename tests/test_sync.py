@@ -1,5 +1,6 @@
 """Two gloo ranks with unequal shares of a batch, against one process that holds the whole batch."""
 
+import copy
 import datetime
 import doctest
 
@@ -8,11 +9,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from cbn_lab.norms import sync
+from cbn_lab.norms import CompleteBatchNorm2d, sync
 from cbn_lab.norms.sync import synchronized_moments
 
 AXES = (0, 2, 3)
 RANKS = 2
+STRUCTURES = {"default": {}, "no centring": {"center": False}, "both": {"standardize": "both", "gamma": "both"}}
 SHARES = {"unequal": (5, 2), "equal": (3, 3), "one rank is empty": (4, 0), "one image each": (1, 1)}
 
 
@@ -21,6 +23,23 @@ def a_batch(n: int, offset: float = 0.0, dtype=torch.float64) -> torch.Tensor:
     x = torch.randn(n, 3, 4, 2, generator=generator, dtype=torch.float64)
     drift = torch.linspace(-2, 2, n, dtype=torch.float64).view(n, 1, 1, 1)  # the ranks' means differ
     return (x + drift + offset).to(dtype)
+
+
+def layer_step(x: torch.Tensor, share: slice, layer: torch.nn.Module) -> dict:
+    """One train step of a CompleteBatchNorm2d on some images of x: output, gradients, buffers."""
+    layer = copy.deepcopy(layer)
+    leaf = x[share].clone().requires_grad_()
+    y = layer(leaf)
+    (y.sin() * torch.arange(1.0, x.numel() + 1, dtype=x.dtype).view(x.shape)[share].cos()).sum().backward()
+    return {"output": y.detach(), "gradient": leaf.grad, "parameters": [p.grad for p in layer.parameters()],
+            "buffers": [b.clone() for b in layer.buffers()]}
+
+
+def a_layer(structure: str, sync: bool) -> torch.nn.Module:
+    layer = CompleteBatchNorm2d(3, "tanh", sync=sync, **STRUCTURES[structure]).double()
+    for i, parameter in enumerate(layer.parameters()):
+        torch.nn.init.constant_(parameter, 0.5 + 0.1 * i)
+    return layer
 
 
 def loss_of(x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
@@ -40,6 +59,11 @@ def run_share(x: torch.Tensor) -> dict:
             "grad": grad.detach(), "second": second}
 
 
+def layer_input(share: tuple[int, int]) -> torch.Tensor:
+    x = a_batch(sum(share))
+    return x[:, :, :1, :1] if share == SHARES["one image each"] else x
+
+
 def rank_main(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS,
                             timeout=datetime.timedelta(seconds=60))
@@ -47,6 +71,9 @@ def rank_main(rank: int, folder: str) -> None:
     results = {}
     for name, share in SHARES.items():
         results[name] = run_share(torch.split(a_batch(sum(share)), share)[rank])
+        own = slice(0, share[0]) if rank == 0 else slice(share[0], None)
+        for structure in STRUCTURES:
+            results[name, structure] = layer_step(layer_input(share), own, a_layer(structure, sync=True))
     share = SHARES["unequal"]
     far = torch.split(a_batch(sum(share), offset=1e4, dtype=torch.float32), share)[rank]
     results["mean 1e4, float32"] = synchronized_moments(far, AXES)[:2]
@@ -76,6 +103,20 @@ def test_two_ranks_equal_one_process(ranks, name):
     for key in ("grad", "second"):
         joined = torch.cat([rank[name][key] for rank in ranks])
         torch.testing.assert_close(joined, whole[key], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("name", SHARES)
+def test_a_layer_on_two_ranks_equals_one_process(ranks, name, structure):
+    """One image each has one value per channel on a rank: together they are two, which can be normalized."""
+    one = layer_step(layer_input(SHARES[name]), slice(None), a_layer(structure, sync=False))
+    two = [rank[name, structure] for rank in ranks]
+    for key in ("output", "gradient"):
+        torch.testing.assert_close(torch.cat([rank[key] for rank in two]), one[key], rtol=1e-9, atol=1e-11)
+    for first, second, both in zip(two[0]["parameters"], two[1]["parameters"], one["parameters"], strict=True):
+        torch.testing.assert_close(first + second, both, rtol=1e-9, atol=1e-11)
+    for rank in two:
+        torch.testing.assert_close(rank["buffers"], one["buffers"], rtol=1e-12, atol=1e-12)
 
 
 def test_averaging_the_ranks_variances_would_be_caught():
