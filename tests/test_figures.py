@@ -95,6 +95,7 @@ def test_an_unfinished_run_is_drawn_as_far_as_it_got():
     figure = figures.learning_curves([_run(seed=0), short, begun])
     (mean,) = _lines(figure.fig.axes[0], "before")
     assert mean.get_xdata().tolist() == [0.5, 1.0, 1.5]
+    assert figure.fig.axes[0].get_xlim() == pytest.approx((0, 4.12))
     assert "after: not begun" in figure.alt
     assert figure.png()
 

@@ -51,8 +51,10 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence]) -> Figure:
         _draw_arm(left, losses, style, label, markers=False)
         _draw_arm(right, reached, style, label, markers=True)
         said.append(_arm_sentence(label, losses, reached, split))
-    _label(left, "training loss (nats)")
-    _label(right, f"{split} accuracy (%)")
+    for axis, what in ((left, "training loss (nats)"), (right, f"{split} accuracy (%)")):
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(what)
+        axis.set_xlim(0, 1.03 * max(run.config["epochs"] for run in every))  # of the whole run, also while it goes on
     right.legend(loc="best")
     return Figure(fig, f"Learning curves, {_setting(every)}. {' '.join(said)}")
 
@@ -75,12 +77,6 @@ def _mean_curve(curves) -> list[tuple[float, float]]:
 
 def _columns(points):
     return [x for x, _ in points], [y for _, y in points]
-
-
-def _label(axis, what):
-    axis.set_xlabel("epoch")
-    axis.set_ylabel(what)
-    axis.set_xlim(left=0)
 
 
 def _arm_sentence(label, losses, reached, split) -> str:
