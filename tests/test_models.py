@@ -53,6 +53,13 @@ def test_arms_of_one_seed_start_with_the_same_weights(name):
     assert float(wide.detach().std()) == pytest.approx(wide[0].numel() ** -0.5, rel=0.05)
 
 
+def test_the_default_convnet_halves_the_image_at_every_second_layer_and_biases_are_zero():
+    model = models.build("convnet", num_classes=10, placement="none")
+    assert [layer.weight.stride[0] for layer in model[:6]] == [1, 2, 1, 2, 1, 2]
+    assert [layer.weight.out_channels for layer in model[:6]] == [16, 16, 32, 32, 64, 64]
+    assert all(not p.any() for p in model.parameters() if p.dim() == 1)
+
+
 def test_activation_and_placement_per_layer():
     model = models.build("convnet", num_classes=10, widths=(4, 8, 8), activation=("tanh", "relu", "selu"),
                          placement=("before", "complete", "none"), norm_options={"eps": 0.1})

@@ -23,8 +23,9 @@ def test_what_is_saved_comes_back(tmp_path):
     assert (loaded.config, loaded.final, loaded.provenance) == (CONFIG, RUN.final, PROVENANCE)
     assert loaded.status == "finished"
     assert loaded.curve[0]["loss"] == pytest.approx(1 / 3, abs=1e-6)
-    assert runs.load_all(tmp_path) == [loaded]
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    deeper = runs.save(RUN, tmp_path / "deeper")
+    assert runs.load_all(tmp_path) == [loaded, runs.load(deeper)]
 
 
 def test_the_name_is_readable_and_depends_on_every_setting():

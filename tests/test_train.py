@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import data, runs, train
+from cbn_lab import config, data, runs, train
 from cbn_lab.train import DivergedError, TrainConfig, Trainer
 
 QUICK = TrainConfig(model="mlp", model_options={"width": 16, "depth": 2}, activation="tanh", train_images=200,
@@ -54,20 +54,61 @@ def test_progress_counts_and_estimates():
     assert records[-1].lr < 1e-4 < records[0].lr < max(r.lr for r in records) <= QUICK.lr
 
 
-def test_the_first_step_is_nesterov_sgd_at_a_25th_of_the_peak_rate():
-    """Against the update rule written out; no weight decay on the 1-d parameters."""
-    config = replace(QUICK, train_images=64, decay_norm=False, weight_decay=0.1, lr=0.05, log_every=1)
+@pytest.mark.parametrize("decay_norm", [True, False])
+def test_the_steps_are_nesterov_sgd_with_the_rates_of_the_schedule(decay_norm):
+    """Three steps against the update rule written out; the first at a 25th of the peak rate."""
+    config = replace(QUICK, train_images=96, epochs=1, decay_norm=decay_norm, weight_decay=0.1, lr=0.05, log_every=1)
     trainer = Trainer(config)
     twin = copy.deepcopy(trainer.model)
     order, crops = trainer._epoch_plan(0)
-    images = data.augmented_batch(trainer.training, order[:32], crops[:32])
-    loss = F.cross_entropy(twin(data.normalize(images, trainer.training)), trainer.training.labels[order[:32]])
-    gradients = torch.autograd.grad(loss, list(twin.parameters()))
-    progress = next(trainer.run())
-    assert progress.loss == pytest.approx(float(loss.detach()))
-    for ours, p, g in zip(trainer.model.parameters(), twin.parameters(), gradients, strict=True):
-        g = g + (0.1 * p if p.dim() > 1 else 0.0)
-        torch.testing.assert_close(ours, p - config.lr / 25 * (1 + 0.9) * g, rtol=1e-4, atol=1e-7)
+    velocity, lr = [torch.zeros_like(p) for p in twin.parameters()], trainer.schedule.get_last_lr()[0]
+    assert lr == pytest.approx(config.lr / 25)
+    for i, progress in enumerate(trainer.run()):
+        batch = slice(32 * i, 32 * i + 32)
+        images = data.augmented_batch(trainer.training, order[batch], crops[batch])
+        logits, labels = twin(data.normalize(images, trainer.training)), trainer.training.labels[order[batch]]
+        loss = F.cross_entropy(logits, labels)
+        assert progress.loss == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert progress.accuracy == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+        gradients = torch.autograd.grad(loss, list(twin.parameters()))
+        for p, v, g in zip(twin.parameters(), velocity, gradients, strict=True):
+            g = g + (0.1 * p.detach() if p.dim() > 1 or decay_norm else 0.0)
+            v.mul_(0.9).add_(g)
+            p.data.sub_(lr * (g + 0.9 * v))
+        lr = progress.lr
+    for ours, expected in zip(trainer.model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_crops_and_flips_follow_the_settings_and_are_drawn_anew_each_epoch():
+    trainer = Trainer(replace(QUICK, crop_padding=2, flip=True))
+    (_, first), (_, second) = trainer._epoch_plan(0), trainer._epoch_plan(1)
+    assert first.dy.unique().tolist() == first.dx.unique().tolist() == [0, 1, 2, 3, 4]
+    assert 50 < first.flip.sum() < 150
+    assert not torch.equal(first.dy, second.dy) and not torch.equal(first.flip, second.flip)
+    (_, plain) = Trainer(replace(QUICK, crop_padding=0, flip=False))._epoch_plan(0)
+    assert not plain.dy.any() and not plain.flip.any()
+
+
+def test_the_seed_draws_the_weights():
+    first, again, other = (Trainer(replace(QUICK, seed=seed)).model[1].weight.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_final_loss_is_the_mean_of_the_last_epoch():
+    run = train.fit(QUICK)
+    assert run.final["train_loss"] == pytest.approx(sum(entry["loss"] for entry in run.curve[-3:]) / 3)
+
+
+def test_bf16_reaches_the_model():
+    for precision, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        trainer, seen = Trainer(replace(QUICK, precision=precision)), set()
+        trainer.model[1].weight.register_forward_hook(
+            lambda _, inputs, output, seen=seen: seen.update((inputs[0].dtype, output.dtype)))
+        next(trainer.run())
+        trainer.evaluate("test")
+        assert seen == {expected}
 
 
 def test_bf16_stays_close_to_float32():
@@ -95,6 +136,15 @@ def test_a_stopped_run_goes_on_and_ends_bit_identical(tmp_path, monkeypatch, sto
     assert resumed.final()["train_loss"] == whole.final()["train_loss"]
     for a, b in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_checkpoint_is_written_at_the_end_of_each_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", math.inf)
+    path, trainer = tmp_path / "c.ckpt", Trainer(QUICK)
+    assert [path.exists() for _ in zip(range(3), trainer.run(path), strict=False)] == [False, False, True]
+    resumed = Trainer(QUICK)
+    resumed.restore(path)
+    assert (resumed.step, resumed.seconds) == (6, trainer.seconds)
 
 
 def test_ctrl_c_keeps_what_was_recorded_and_resume_ends_the_run(tmp_path, monkeypatch):
@@ -158,6 +208,28 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_reason(tmp_path):
     assert all(math.isfinite(entry["loss"]) for entry in run.curve)
 
 
+class BreaksDown(nn.Module):
+    """Logits that are not finite from the third call on."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.calls = nn.Linear(64, 10), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.linear(x.flatten(1)) / (self.calls < 3)
+
+
+def test_the_first_bad_step_is_named_and_a_diverged_run_leaves_no_checkpoint(tmp_path, monkeypatch):
+    with pytest.raises(DivergedError, match="at step 3 of 12"):
+        list(Trainer(replace(QUICK, log_every=6), model=BreaksDown()).run())
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(train.models, "build", lambda *_, **__: BreaksDown())
+    with pytest.raises(DivergedError, match="at step 3 of 12"):
+        train.fit(QUICK, out=tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
 def test_validation_images_are_held_out_of_training():
     trainer = Trainer(replace(QUICK, train_images=None, validation_images=115))
     whole = data.load("digits", "train")
@@ -207,10 +279,11 @@ def test_the_provenance_is_that_of_the_start(tmp_path, monkeypatch):
 
 
 def test_an_own_model_can_be_trained():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).eval()
     trainer = Trainer(QUICK, model=model)
     list(trainer.run())
     assert trainer.model is model
+    assert model[1].num_batches_tracked == trainer.steps  # trained in train mode, whatever it came in
     assert trainer.final()["test_accuracy"] > 0.3
 
 
@@ -221,6 +294,12 @@ def test_recipes_and_records_are_resolved_without_paths(tmp_path):
     assert TrainConfig(data=str(tmp_path / "own.npz")).record()["data"] == "own.npz"
     assert TrainConfig(data=f"imagefolder:{tmp_path}/birds").record()["data"] == "imagefolder:birds"
     assert "auto" not in TrainConfig().resolved().record().values()
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_automatic_precision_is_bf16_where_that_is_fast(monkeypatch, fast, precision):
+    monkeypatch.setattr(config, "has_fast_bf16", lambda device: fast)
+    assert TrainConfig(device="cpu").resolved().precision == precision
 
 
 @pytest.mark.parametrize(("setting", "message"), [
