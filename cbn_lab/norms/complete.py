@@ -217,6 +217,9 @@ class CompleteBatchNorm2d(CompleteBatchNormBase):
             BN), "both".
         center, scale, eps, momentum, track_running_stats, sync: see `Standardize`.
 
+    With activation "identity", standardize="before", gamma="before", post_shift=False and multiplier 1 it is vanilla
+    BN and passes the same conformance table (`cbn_lab.norms.conformance`), but for the names in its state_dict.
+
     Raises ValueError for a wrong shape, an unknown choice, and in train mode for one value per channel.
     """
 
