@@ -165,6 +165,7 @@ def test_notebook_00_in_a_browser(lab, page):
     began = time.monotonic()
     sync_api.expect(chooser.locator(".widget-hbox .widget-html-content").last).to_have_text("stopped")
     waited = time.monotonic() - began
+    print(f"Stop took {waited:.2f} s")
     sync_api.expect(stop).to_be_disabled()
     _shoot(page, chooser, "stopped")
     assert waited < 5  # under a second on an idle machine; here the tests share the processor

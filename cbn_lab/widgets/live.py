@@ -18,6 +18,7 @@ from cbn_lab.train import TrainConfig, Trainer
 from cbn_lab.widgets.display import Shown, one_line
 
 TASK = "cbn-lab live training"  # two trainings at once would only slow each other down, so a new one ends the old one
+PAUSE_SECONDS = 0.003  # after each record; a click takes several turns of the loop to get through, more than sleep(0)
 FRAME_SECONDS = 0.25  # at most 4 pictures a second; where drawing is slow, at most a third of the time is spent on it
 
 
@@ -170,7 +171,7 @@ class LiveTraining(Shown):
                                   f"about {left:.0f} s left")
             if time.perf_counter() > self._last_frame + max(FRAME_SECONDS, 2 * self._frame_cost):
                 self._draw()
-            await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE_SECONDS)
         self._live[-1] = (arm, replace(live, final=trainer.final(), status="finished"))
 
     def _draw(self) -> None:
