@@ -7,7 +7,6 @@ The order of the images, the crops and the flips depend on (seed, epoch) alone, 
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -276,8 +275,8 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, downl
     if out is not None:
         runs.save(run, out)
         if status != "interrupted":
-            with suppress(FileNotFoundError):
-                checkpoint.unlink()
+            for file in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed write left half done
+                file.unlink(missing_ok=True)
     if failure is not None:
         raise failure
     return run

@@ -157,6 +157,8 @@ def test_ctrl_c_keeps_what_was_recorded_and_resume_ends_the_run(tmp_path, monkey
     run = train.fit(QUICK, out=tmp_path, on_progress=interrupt)
     assert (run.status, run.final, run.curve[-1]["step"]) == ("interrupted", {}, 6)
     assert runs.load_all(tmp_path) == [runs.load(next(tmp_path.glob("*.json")))]
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    Path(f"{checkpoint}.123.part").touch()  # as a process leaves it that is killed while it writes
     resumed = train.fit(QUICK, out=tmp_path, resume=True)
     assert without_times(resumed.curve) == without_times(train.fit(QUICK).curve)
     assert [run.status for run in runs.load_all(tmp_path)] == ["finished"]
