@@ -483,6 +483,12 @@ def test_dtype_and_layout_stay(dtype, tolerance):
     assert result[1].conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_map_left_over_keeps_bf16_in_bf16():
+    """As a float32 BatchNorm does under autocast."""
+    affine = fold(shaken(nn.BatchNorm2d(4)).float())
+    assert affine(images(2, 4, 5, 5).bfloat16()).dtype == torch.bfloat16
+
+
 def test_autocast():
     net = shaken(models.build("convnet", num_classes=3, image_size=8, widths=(8, 8))).float().eval()
     x = images(2, 3, 8, 8).float()

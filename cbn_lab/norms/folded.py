@@ -198,4 +198,4 @@ def _with(layer: nn.Module, weight: Tensor, bias: Tensor | None, **attributes) -
 def _pads_zeros(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros" or layer.padding == "valid":
         return False
-    return any(size > 1 for size in layer.kernel_size) if layer.padding == "same" else any(layer.padding)
+    return layer.padding == "same" or any(layer.padding)
