@@ -148,6 +148,8 @@ class CompleteBlock(_Sequential):
     called like in the plain sequence.
     """
 
+    computes_as_sequence = True  # for norms.fold
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shift = self.activation.bias_before()
         if shift is None or any(_has_hooks(layer) for layer in self):

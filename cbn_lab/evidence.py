@@ -4,6 +4,7 @@ A table is a list of rows of text, the heading first; `cbn_lab.figures.Table` sh
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -76,15 +77,23 @@ def recorded_rows(records: list[Run]) -> list[str]:
     return [row for row in ROWS if of_row(records, row)]
 
 
-def gain_table(records: list[Run]) -> list[list[str]]:
-    """Mean gain over vanilla BN for every recorded structure and activation."""
+def mean_final(records: list[Run], row: str, activation: str, metric: str) -> float:
+    """Mean over seeds of a final number; ValueError if there is none."""
+    values = [run.final[metric] for run in of_row(records, row) if run.config["activation"] == activation]
+    if not values:
+        raise ValueError(f"no recorded run of {row!r} with {activation}; python -m cbn_lab.ablation records them")
+    return fmean(values)
+
+
+def gain_table(records: list[Run], rows: Sequence[str] | None = None) -> list[list[str]]:
+    """Mean gain over vanilla BN for the given structures (None: all that are recorded) and every activation."""
     def cell(row, activation):
         values = gains(records, row, activation)
         return f"{fmean(values):+.1f} ({sum(v > 0 for v in values)} of {len(values)})" if values else "-"
 
     return [["structure: mean gain in points (better in k of n seeds)", *ACTIVATIONS],
             *([ROWS[row].label, *(cell(row, f) for f in ACTIVATIONS)]
-              for row in recorded_rows(records) if row != "vanilla")]
+              for row in rows or recorded_rows(records) if row != "vanilla")]
 
 
 def abstract_table(**settings: list[Run]) -> list[list[str]]:
@@ -98,17 +107,18 @@ def abstract_table(**settings: list[Run]) -> list[list[str]]:
 
 
 def result_table(records: list[Run], name: str) -> list[list[str]]:
-    """Means over seeds of test accuracy and training loss, vanilla BN and the reconstruction."""
-    def cell(row, activation, metric, text):
-        values = [run.final[metric] for run in of_row(records, row) if run.config["activation"] == activation]
-        return text(fmean(values)) if values else "-"
+    """Means over seeds of test accuracy and training loss, vanilla BN and the reconstruction, with seeds better."""
+    vanilla, ours = of_row(records, "vanilla"), of_row(records, DEFAULT)
 
-    def percent(x):
-        return f"{100 * x:.1f}"
+    def pair(activation, metric, sign, text):
+        values = [[run.final[metric] for run in of if run.config["activation"] == activation] for of in (vanilla, ours)]
+        cells = [text(fmean(v)) if v else "-" for v in values]
+        better = [sign * gain > 0 for gain in compare(ours, vanilla, metric).of(activation)]
+        return [cells[0], f"{cells[1]} ({sum(better)} of {len(better)})" if better else cells[1]]
 
     return [[f"{name} setting", "accuracy (%), vanilla", "reconstruction", "training loss, vanilla", "reconstruction"],
-            *([f, *(cell(row, f, "test_accuracy", percent) for row in ("vanilla", DEFAULT)),
-               *(cell(row, f, "train_loss", "{:.3f}".format) for row in ("vanilla", DEFAULT))] for f in ACTIVATIONS)]
+            *([f, *pair(f, "test_accuracy", 1, lambda x: f"{100 * x:.1f}"),
+               *pair(f, "train_loss", -1, "{:.3f}".format)] for f in ACTIVATIONS)]
 
 
 def verdict_table(records: list[Run], name: str, *, decisive: bool) -> list[list[str]]:

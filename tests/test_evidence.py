@@ -48,7 +48,7 @@ def test_tables_say_gains_seeds_and_what_is_missing():
     beside = {line[0]: line[1:] for line in evidence.abstract_table(small=table, long=[])}
     assert beside["tanh"] == ["more than 4.5", "-0.4 to +3.0 (n = 2)", "not recorded"]
     results = {line[0]: line[1:] for line in evidence.result_table(table, "small")}
-    assert results["tanh"] == ["50.5", "51.8", "1.250", "1.000"]
+    assert results["tanh"] == ["50.5", "51.8 (1 of 2)", "1.250", "1.000 (2 of 2)"]
     verdicts = evidence.verdict_table([*table, record("tanh", 0, 0.6, "gamma_4x")], "long", decisive=True)
     assert verdicts[1][1:] == ["+10.00", "inf (1 pairs)", "too few seeds to decide"]
     assert verdicts[2][1:] == ["-", "-", "not recorded"]

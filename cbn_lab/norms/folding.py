@@ -206,9 +206,8 @@ def _axes_behind(module: nn.Module, steps: list[_Step]) -> int | None:
 
 
 def _is_sequence(module: nn.Module) -> bool:
-    from cbn_lab.blocks import CompleteBlock  # blocks is built on norms: only here, and late, is it the other way round
-
-    if type(module).forward is CompleteBlock.forward:
+    """nn.Sequential, or a subclass that says it computes the same as one (`blocks.CompleteBlock`)."""
+    if getattr(module, "computes_as_sequence", False):
         _require_unhooked(module)
         return True
     return type(module).forward is nn.Sequential.forward and not _is_hooked(module)
