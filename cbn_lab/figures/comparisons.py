@@ -55,7 +55,7 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence]) -> Figure:
         axis.set_xlabel("epoch")
         axis.set_ylabel(what)
         axis.set_xlim(0, 1.03 * max(run.config["epochs"] for run in every))  # of the whole run, also while it goes on
-    right.legend(loc="best")
+    fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(groups), 3))
     return Figure(fig, f"Learning curves, {_setting(every)}. {' '.join(said)}")
 
 
@@ -127,7 +127,7 @@ def difference(runs: Sequence, *, baseline: str = "before", rows: str | Callable
 @styled
 def ablation(records: Sequence, rows: Mapping, *, metric: str = "validation_accuracy",
              baseline: str = "vanilla") -> Figure:
-    """A panel per activation, a row per structure, a dot per seed, a bar at their mean; dashed: the baseline's mean.
+    """A panel per activation, a row per structure, a dot per seed, a bar at the mean of several; dashed: mean baseline.
 
     `rows` is `cbn_lab.ablation.ROWS` or a part of it: key -> object with label, placement and options.
     """
@@ -160,7 +160,7 @@ def _draw_panel(axis, name, values, reference):
         axis.axvline(fmean(reference), color="#555555", linewidth=1.2, linestyle=(0, (4, 3)))
     for i, of_seeds in enumerate(values.values()):
         axis.plot(of_seeds, [i] * len(of_seeds), **_dots(style) | {"markersize": 6})
-        if of_seeds:
+        if len(of_seeds) > 1:  # one seed has no mean
             axis.plot([fmean(of_seeds)] * 2, [i - 0.36, i + 0.36], color=style.colour, linewidth=2, label="_mean")
     axis.locator_params(axis="x", nbins=4)
 
