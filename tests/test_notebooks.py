@@ -37,6 +37,12 @@ def test_stored_notebook_agrees_with_its_source_and_keeps_the_rules(source):
     assert build.check(source, FOLDER / f"{source.stem}.ipynb") == []
 
 
+def test_set_up_cells_are_the_same_in_every_notebook():
+    firsts = {path.stem: next(cell.source for cell in build.read_source(path).cells if cell.cell_type == "code")
+              for path in SOURCES}
+    assert len(set(firsts.values())) == 1, firsts
+
+
 def test_every_notebook_has_a_source():
     assert {p.stem for p in FOLDER.glob("*.ipynb")} <= {p.stem for p in SOURCES}
 

@@ -13,21 +13,25 @@
 #
 # You need Python, the first steps in PyTorch, and some probability. You do not need a GPU.
 #
-# **Time:** about 20 minutes, without the exercises. Sections 1 to 6 take 3, 4, 2, 4, 3 and 1 minutes. (Measured: the words
-# at 150 a minute, and the cells on two CPU cores.) An exercise takes a minute of training and as long as you think.
+# **Time:** about 20 minutes, without the exercises. Sections 1 to 6 take 3, 4, 2, 4, 3 and 1 minutes. (Measured: the
+# words at 150 a minute, and the cells on two CPU cores.) An exercise takes a minute of training and as long as you
+# think.
 
 # %%
 # Set-up, the same in every notebook. It can be run again at any time.
+import os
 import sys
 from pathlib import Path
 
 if "google.colab" in sys.modules:  # Colab has PyTorch and all the rest; nothing of it is touched
     here = Path.cwd()
-    copies = [str(p) for p in (here, here.parent, *here.glob("*/")) if (p / "cbn_lab").is_dir()]
+    copies = [p for p in (here, here.parent, *here.glob("*/")) if (p / "cbn_lab").is_dir()]
     if not copies:
-        raise FileNotFoundError("put a copy of this repository into the session first: upload it, or use git clone")
-    if copies[0] not in sys.path:
-        sys.path.insert(0, copies[0])
+        raise FileNotFoundError(
+            "put a copy of this repository into the session first: upload it, or use git clone")
+    if str(copies[0]) not in sys.path:
+        sys.path.insert(0, str(copies[0]))
+    os.chdir(copies[0] / "notebooks")  # ../results and ../data are found from there
 
 # %%
 import math
@@ -55,7 +59,7 @@ print(doctor.text(doctor.report(DATA)))
 
 # %% [markdown]
 # Versions are not enough. Below, each of the course's six ways to build a block makes a small network, and each
-# network sees every training image once. A working set-up lowers the loss six times.
+# network goes once through the training images. A working set-up lowers the loss six times.
 
 # %%
 for placement in blocks.placements():
@@ -164,11 +168,11 @@ figures.block_diagram(["before", "complete"], "sigmoid")
 # %% [markdown]
 # The upper row is vanilla BN: it standardizes $z$, and then $f$ acts on the result. So it fixes the mean and the
 # variance of what enters $f$, not of what enters the next weight layer. The lower row is our reconstruction of CBN:
-# it standardizes *after* $f$, so it fixes what enters the next weight layer. The "9x shift" is a bias whose effective
-# learning rate is nine times that of a plain bias. Notebook 06 builds this layer step by step.
+# it standardizes *after* $f$, so it fixes what enters the next weight layer. A shift is a learned bias; the factor
+# before it multiplies its effective learning rate. Notebook 06 builds this layer step by step.
 #
-# Why could the place matter? Take $z\sim\mathcal N(0,1)$, as after vanilla BN at the start of training, and look at
-# $h = f(z)$.
+# Why could the place matter? Take $z\sim\mathcal N(0,1)$, which is roughly what vanilla BN makes at the start of
+# training, and look at $h = f(z)$.
 
 # %%
 FIVE = ("sigmoid", "tanh", "relu", "selu", "swish")
@@ -254,14 +258,14 @@ Markdown(f"{start.sentence(sigmoid_pair)} (Measured on {source['device']}, {sour
 n, p = len(digits["test"]), 0.95
 error = 100 * math.sqrt(p * (1 - p) / n)
 Markdown(f"""With {n} test images and $p = {p}$ it is {error:.1f} points. If two networks erred independently, the
-difference of their accuracies would have an error of {math.sqrt(2) * error:.1f} points. They see the same images, so
-it is somewhat less. Still, two or three points on the digits are not much evidence, and more seeds do not help against
-this error: all seeds are tested on the same {n} images.""")
+difference of their accuracies would have an error of {math.sqrt(2) * error:.1f} points. They see the same images,
+so it is somewhat less. Still, two or three points on the digits are not much evidence. More seeds do not help against
+this error: all of them are tested on the same {n} images.""")
 
 # %% [markdown]
 # **What you should now believe, and how sure we are.** With Sigmoid, on the digits, in this small network, our
-# reconstruction reached a much lower training loss than vanilla BN in the same number of steps, in each of three seeds.
-# *Measured.* Its accuracy on unseen images was higher in each seed as well, but by little more than the error.
+# reconstruction reached a much lower training loss than vanilla BN in the same number of steps, in each of three
+# seeds. *Measured.* Its accuracy on unseen images was higher in each seed as well, but by little more than the error.
 # Nothing here says why, and nothing here is about other activations, larger networks or longer training.
 #
 # ## 5. Choose the activation and the place
@@ -291,14 +295,14 @@ figures.difference(normalized)
 
 # %%
 complete = start.gains(records)["complete"]
-heading = ["| activation | `complete` minus `before`, points | higher in |", "|---|---|---|"]
-lines = [f"| {name} | {figures.spread(d, sign=True)} | {sum(x > 0 for x in d)} of {len(d)} |"
-         for name, d in complete.items()]
-Markdown("\n".join(heading + lines))
+rows = [("activation", "complete minus before, points", "higher in")]
+for name, points in complete.items():
+    rows.append((name, figures.spread(points, sign=True), f"{sum(d > 0 for d in points)} of {len(points)}"))
+figures.Table(rows)
 
 # %%
-rows = figures.accuracies(records, "placement", "test_accuracy")
-without = ", ".join(f"{name} {fmean(values.values()):.0f} %" for name, values in rows["none"].items())
+none = figures.accuracies(records, "placement", "test_accuracy")["none"]
+without = ", ".join(f"{name} {fmean(values.values()):.0f} %" for name, values in none.items())
 Markdown(f"Without any normalization (`none`, not in the picture) the mean test accuracies are {without}. "
          f"Guessing would give {100 / digits['test'].num_classes:.0f} %.")
 
