@@ -91,7 +91,8 @@ def _compared(finished, placement, baseline, metric, factor, digits, unit) -> st
     better, count = sum(factor * d > 0 for d in differences), len(differences)
     numbers = [figures.spread(list(values.values()), digits, unit=unit) for values in (ours, theirs)]
     verdict = f", {'higher' if factor > 0 else 'lower'} in {better} of {count} seeds" if count > 1 else ""
-    return f"{metric.replace('_', ' ')} {numbers[0]} with {placement} against {numbers[1]} with {baseline}{verdict}"
+    what = "mean training loss of the last epoch" if metric == "train_loss" else metric.replace("_", " ")
+    return f"{what} {numbers[0]} with {placement} against {numbers[1]} with {baseline}{verdict}"
 
 
 def main(arguments: list[str] | None = None) -> None:
