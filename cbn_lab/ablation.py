@@ -88,9 +88,13 @@ def plan() -> list[TrainConfig]:
     variants = ("shifts_4x", "gamma_4x", "gamma_25x")
     main = tuple(row for row in ROWS if row not in variants)
     return [*_grid(small, main, SEEDS[:1]), *_grid(small, variants, SEEDS[:1]), *_grid(small, main, SEEDS[1:]),
-            *[config for f in ACTIVATIONS for config in _grid(long, first, SEEDS[:1], (f,))],
-            *_grid(small, variants, SEEDS[1:]), *_grid(small, ("gamma_9x",), SEEDS, decay_norm=False),
-            *_grid(long, second, SEEDS[:1]), *_grid(long, first + second, SEEDS[1:])]
+            *_long(first, SEEDS[:1]), *_grid(small, variants, SEEDS[1:]),
+            *_grid(small, ("gamma_9x",), SEEDS, decay_norm=False), *_long(first, SEEDS[1:]), *_long(second, SEEDS)]
+
+
+def _long(rows, seeds) -> list[TrainConfig]:
+    """All rows of one activation before the next activation, so that a stop leaves comparable runs."""
+    return [config for seed in seeds for f in ACTIVATIONS for config in _grid(long, rows, [seed], (f,))]
 
 
 def _grid(setting, rows, seeds, functions=ACTIVATIONS, **options) -> list[TrainConfig]:
