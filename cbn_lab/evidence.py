@@ -87,13 +87,22 @@ def mean_final(records: list[Run], row: str, activation: str, metric: str) -> fl
 
 def gain_table(records: list[Run], rows: Sequence[str] | None = None) -> list[list[str]]:
     """Mean gain over vanilla BN for the given structures (None: all that are recorded) and every activation."""
-    def cell(row, activation):
-        values = gains(records, row, activation)
-        return f"{fmean(values):+.1f} ({sum(v > 0 for v in values)} of {len(values)})" if values else "-"
-
     return [["structure: mean gain in points (better in k of n seeds)", *ACTIVATIONS],
-            *([ROWS[row].label, *(cell(row, f) for f in ACTIVATIONS)]
+            *([ROWS[row].label, *(_mean_and_better(gains(records, row, f)) for f in ACTIVATIONS)]
               for row in rows or recorded_rows(records) if row != "vanilla")]
+
+
+def _mean_and_better(values: list[float]) -> str:
+    return f"{fmean(values):+.1f} ({sum(v > 0 for v in values)} of {len(values)})" if values else "-"
+
+
+def added_table(row: str, reference: str, **settings: list[Run]) -> list[list[str]]:
+    """Test accuracy of one structure minus another's in points, per activation and setting: mean, seeds better."""
+    table = [[f"{ROWS[row].label}, minus {ROWS[reference].label}", *ACTIVATIONS]]
+    for name, records in settings.items():
+        comparison = compare(of_row(records, row), of_row(records, reference), "test_accuracy")
+        table.append([name, *(_mean_and_better(comparison.of(f)) for f in ACTIVATIONS)])
+    return table
 
 
 def abstract_table(**settings: list[Run]) -> list[list[str]]:

@@ -45,6 +45,9 @@ def test_tables_say_gains_seeds_and_what_is_missing():
     assert row[0] == ablation.ROWS["gamma_9x"].label
     assert dict(zip(heading, row, strict=True))["tanh"] == "+1.3 (1 of 2)"
     assert dict(zip(heading, row, strict=True))["relu"] == "-"
+    added = evidence.added_table("gamma_9x", "vanilla", small=table, long=[])
+    assert added[1][2] == "+1.3 (1 of 2)"
+    assert added[2] == ["long", *"-----"]
     beside = {line[0]: line[1:] for line in evidence.abstract_table(small=table, long=[])}
     assert beside["tanh"] == ["more than 4.5", "-0.4 to +3.0 (n = 2)", "not recorded"]
     results = {line[0]: line[1:] for line in evidence.result_table(table, "small")}

@@ -373,6 +373,12 @@ figures.ablation(long, rows, metric="test_accuracy")
 Table(evidence.gain_table(long))
 
 # %% [markdown]
+# What do fast shifts and gamma still add to the swapped order, where a plain BN stands behind the activation?
+
+# %%
+Table(evidence.added_table("gamma_9x", "swapped", small=small, long=long))
+
+# %% [markdown]
 # ### Beside the abstract
 #
 # The abstract reports average gains in test accuracy over vanilla BN. Its networks, epochs and what the average runs
