@@ -58,16 +58,16 @@ def find(name: str, root, download: bool) -> Place:
 
 def _find_cifar(name: str, root, download: bool) -> Place:
     folder_name = _TORCHVISION[name][1]
-    chosen = [Path(place).expanduser() for place in (root, os.environ.get("CBN_LAB_DATA")) if place]
-    roots = [*chosen, Path("data"), Path.home() / ".cache" / "cbn-lab"]
-    for place in roots:
+    chosen = [Path(place) for place in (root, os.environ.get("CBN_LAB_DATA")) if place]
+    roots = [*chosen, Path("data"), Path("~/.cache/cbn-lab")]  # "~" stays in messages: notebooks store them
+    for place in map(Path.expanduser, roots):
         npz, folder = place / f"{name}.npz", place / folder_name
         if npz.is_file():
             return Place(npz.name, _stamp(npz), partial(read_npz, npz))
         if folder.is_dir():
             return Place(folder_name, _stamp(*folder.iterdir()), partial(read_torchvision, name, place))
     if download:
-        target = chosen[0] if chosen else roots[-1]
+        target = (chosen[0] if chosen else roots[-1]).expanduser()
         _torchvision(name, target, train=True, download=True)
         return _find_cifar(name, target, download=False)
     looked = ", ".join(f"{place / name}.npz, {place / folder_name}" for place in roots)
