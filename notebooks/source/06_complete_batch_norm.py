@@ -16,8 +16,8 @@
 # 3. read an ablation with seeds, and say what it does not show (section 5, exercise 6.3);
 # 4. fold a normalization into the next convolution exactly, borders included (section 6, exercise 6.4).
 #
-# **Time:** about 35 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. The
-# cells take about a minute of it on two CPU cores.
+# **Time:** about 35 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. The cells
+# take less than a minute of it on two CPU cores.
 #
 # Every claim carries one of four labels: **proved** (here), **measured** (here: seeds, device, settings),
 # **reported** (in a cited source), **folklore**.
