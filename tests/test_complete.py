@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -49,15 +49,20 @@ def test_the_default_layer_is_its_formula(activation):
 
 @given(activation=st.sampled_from(activations.names()), mean=st.floats(-5, 5), std=st.floats(0.3, 5),
        gamma=st.floats(-2, 2), shift=st.floats(-1, 1))
+@example(activation="relu", mean=-2.0, std=0.5, gamma=1.0, shift=0.0)  # all zero behind the ReLU
 @settings(max_examples=60, deadline=None)
 def test_the_second_moment_behind_the_layer_is_fixed_whatever_the_activation(activation, mean, std, gamma, shift):
-    """E y^2 = gamma^2 + (sqrt(k) b)^2, up to eps: what the reconstruction guarantees to the next weight layer."""
+    """E y^2 = gamma^2 + (sqrt(k) b)^2, up to eps: what the reconstruction guarantees to the next weight layer.
+
+    Not for a channel that is constant over the batch, such as a dead ReLU: it leaves (sqrt(k) b)^2.
+    """
     layer = norms.CompleteBatchNorm1d(2, activation, eps=1e-30).double()
     nn.init.constant_(layer.gamma_after, gamma)
     nn.init.constant_(layer.post_shift, shift)
     z = mean + std * torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    second = (layer(z) ** 2).mean(0)
-    torch.testing.assert_close(second, torch.full_like(second, gamma**2 + 9 * shift**2), rtol=1e-6, atol=1e-9)
+    h, second = layer.activation(z), (layer(z) ** 2).mean(0)
+    constant = (h == h[0]).all(0)
+    torch.testing.assert_close(second, gamma**2 * ~constant + 9 * shift**2, rtol=1e-6, atol=1e-9)
 
 
 def test_a_shift_moves_with_k_times_the_learning_rate():
@@ -187,7 +192,26 @@ def test_copies_and_saved_states_compute_the_same(key):
         assert torch.equal(other.eval()(x), layer.eval()(x))
 
 
+@pytest.mark.parametrize("key", ablation.ROWS)
+def test_a_block_of_every_structure_is_the_plain_sequence(key):
+    block = blocks.block(nn.Conv2d(3, 4, 3, bias=False), "tanh", "complete", **ablation.ROWS[key].layer).double()
+    randomized(block.activation)
+    x = torch.randn(5, 3, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(block(x), block.activation(block.weight(x)), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("key", ["gamma_9x", "rms"])
+def test_statistics_of_a_bf16_batch_are_not_rounded_to_bf16(key):
+    layer = norms.CompleteBatchNorm2d(3, "identity", pre_shift=False, momentum=1.0,
+                                      **{k: v for k, v in ablation.ROWS[key].layer.items() if k != "pre_shift"})
+    x = (torch.randn(16, 3, 6, 6) * 2 + 1).bfloat16()
+    layer(x)
+    exact = x.double()
+    expected = exact.var((0, 2, 3)) if layer.standardize_after.center else exact.square().mean((0, 2, 3))
+    torch.testing.assert_close(layer.standardize_after.running_var.double(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("key", ["gamma_9x", "rms", "affine_before"])
 def test_half_precision_layout_and_export(key):
     layer = norms.CompleteBatchNorm2d(8, "tanh", **ablation.ROWS[key].layer)
     x = torch.randn(16, 8, 6, 6).to(memory_format=torch.channels_last)

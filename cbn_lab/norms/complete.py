@@ -10,7 +10,8 @@ The default layer receives the output z of a weight layer without bias and compu
     h = f(z + sqrt(k) a_c)                                 pre-shift, activation
     y = gamma_c (h - mean_c) / sqrt(var_c + eps) + sqrt(k) b_c       standardize, gamma, post-shift
 
-so that what enters the *next* weight layer has the second moment gamma_c^2 + k b_c^2, whatever f is (up to eps).
+so that what enters the *next* weight layer has the second moment gamma_c^2 + k b_c^2, whatever f is (up to eps; a
+channel that f makes constant over the batch, such as a dead ReLU, keeps k b_c^2).
 A shift written as sqrt(k) b receives k times the effective learning rate of a plain bias under SGD.
 """
 
