@@ -1,12 +1,13 @@
 """The ablation: rows and runs are what the protocol says, nothing recorded is run again."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-from cbn_lab import ablation, runs
+from cbn_lab import ablation, norms, runs
 from cbn_lab.train import DivergedError, TrainConfig
 
 PROVENANCE = {"device": "", "versions": {}, "commit": None, "date": "", "data_sources": {}}
@@ -31,6 +32,22 @@ def test_the_protocol_states_what_the_code_runs():
     assert f"batch {config.batch_size}" in PROTOCOL
     assert (config.validation_images, ablation.long("vanilla", "relu", 0).validation_images) == (10_000, 5_000)
     assert (config.crop_padding, config.flip) == (0, True)
+
+
+@pytest.mark.parametrize("row", ablation.ROWS.values(), ids=ablation.ROWS)
+def test_a_row_is_what_its_label_says(row):
+    layer, label = norms.CompleteBatchNorm2d(4, **row.layer), row.label.removesuffix(" (vanilla)")
+    fast = re.findall(r"(\d+)x shift", label)
+    assert layer.shift_lr_multiplier == float(fast[0] if fast else 1)
+    if fast:
+        before, after = label.split("act")
+        assert [layer.pre_shift is not None, layer.post_shift is not None] == ["shift" in before, "shift" in after]
+    if "standardize" in label:
+        assert (layer.gamma_before is not None or layer.gamma_after is not None) == ("gamma" in label)
+        assert (layer.standardize_before is not None) == (label.index("standardize") < label.index("act"))
+    assert layer.bias_before() is None or "bias" in label or fast or "act, BN" in label
+    standardize = layer.standardize_after or layer.standardize_before
+    assert standardize.center == ("RMS" not in label)
 
 
 def test_a_row_is_recognized_in_a_record():

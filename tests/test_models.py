@@ -91,6 +91,23 @@ def test_with_the_reconstruction_every_weight_layer_but_the_first_reads_a_standa
     assert float(second.max()) <= 1.0
 
 
+@pytest.mark.parametrize("name", ["convnet", "resnet20", "mlp"])
+def test_with_before_weight_every_weight_layer_reads_a_normalized_input(name):
+    """The output layer too, and the image: second moment 1 of every channel."""
+    torch.manual_seed(0)
+    model = models.build(name, num_classes=10, image_size=16, activation="tanh", placement="before_weight").double()
+    seconds = {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            layer.register_forward_hook(lambda _, inputs, __, path=path: seconds.update(
+                {path: (inputs[0].detach() ** 2).mean([0, *range(2, inputs[0].dim())])}))
+    model(torch.randn(32, 3, 16, 16, dtype=torch.float64))
+    assert len(seconds) == sum(isinstance(layer, (nn.Linear, nn.Conv2d)) for layer in model.modules())
+    for path, second in seconds.items():
+        assert float(second.min()) > 0.97, path
+        assert float(second.max()) <= 1.0, path
+
+
 def test_the_residual_sum_stands_before_the_activation():
     torch.manual_seed(0)
     model = models.build("resnet20", num_classes=10, activation="tanh", placement="complete").double()
