@@ -62,7 +62,7 @@ def test_the_second_moment_behind_the_layer_is_fixed_whatever_the_activation(act
     z = mean + std * torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     h, second = layer.activation(z), (layer(z) ** 2).mean(0)
     constant = (h == h[0]).all(0)
-    torch.testing.assert_close(second, gamma**2 * ~constant + 9 * shift**2, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(second, gamma**2 * (~constant).double() + 9 * shift**2, rtol=1e-6, atol=1e-9)
 
 
 def test_a_shift_moves_with_k_times_the_learning_rate():
