@@ -22,8 +22,8 @@ from cbn_lab.train import DivergedError, TrainConfig, fit
 def config(activation: str, placement: str, seed: int = 0) -> TrainConfig:
     """1,415 digits of 8 x 8 pixels, 10 epochs of 11 steps. fp32, so that it means the same on every processor."""
     return TrainConfig(data="digits", model="convnet", activation=activation, placement=placement, epochs=10,
-                       batch_size=128, lr=0.1, momentum=0.9, weight_decay=5e-4, seed=seed, device="cpu",
-                       precision="fp32", log_every=4)
+                       batch_size=128, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_norm=True, seed=seed,
+                       device="cpu", precision="fp32", log_every=4)
 
 
 def plan() -> list[TrainConfig]:

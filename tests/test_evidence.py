@@ -1,8 +1,11 @@
 """What is said of the ablation's records: pairs, the rule that decides, and tables that name what is missing."""
 
+from pathlib import Path
+
 import pytest
 
-from cbn_lab import ablation, evidence, runs
+from cbn_lab import ablation, evidence, norms, runs
+from cbn_lab.config import TrainConfig
 from cbn_lab.figures import Table
 
 
@@ -55,6 +58,22 @@ def test_tables_say_gains_seeds_and_what_is_missing():
     verdicts = evidence.verdict_table([*table, record("tanh", 0, 0.6, "gamma_4x")], "long", decisive=True)
     assert verdicts[1][1:] == ["+10.00", "inf (1 pairs)", "too few seeds to decide"]
     assert verdicts[2][1:] == ["-", "-", "not recorded"]
+
+
+def test_the_defaults_follow_from_the_records_by_the_protocol():
+    """Rules 2 and 4 of results/PROTOCOL.md, applied to what is recorded."""
+    records = runs.load_all(Path(__file__).parents[1] / "results" / "ablation")
+    long = evidence.of_setting(records, train_images=45_000)
+    ours = evidence.of_row(long, evidence.DEFAULT)
+    better = [row for row in ablation.CANDIDATES if row != evidence.DEFAULT
+              and (c := evidence.compare(evidence.of_row(long, row), ours)).gains and c.convincing]
+    assert not better
+    default = norms.CompleteBatchNorm2d(1)
+    assert {"shift_lr_multiplier": default.shift_lr_multiplier} == ablation.ROWS[evidence.DEFAULT].options
+    assert default.gamma_after is not None and default.gamma_before is None
+    small = evidence.of_row(evidence.of_setting(records, train_images=20_000), evidence.DEFAULT)
+    undecayed = evidence.compare(evidence.of_setting(records, train_images=20_000, decay_norm=False), small)
+    assert TrainConfig().decay_norm != undecayed.convincing
 
 
 def test_a_table_is_markdown_and_aligned_text():
