@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from cbn_lab import ablation
+from cbn_lab import ablation, runs
 from cbn_lab.ablation import ACTIVATIONS, ROWS
 from cbn_lab.runs import Run
 
@@ -48,8 +48,12 @@ class Comparison:
 
 
 def of_setting(records: list[Run], *, train_images: int, decay_norm: bool = True) -> list[Run]:
-    """The finished runs of one table: 20,000 images (small) or 45,000 (long), decay of 1-d parameters on or off."""
-    return [run for run in records if run.status == "finished" and ablation.row_of(run.config) is not None
+    """The finished runs of one table: 20,000 images (small) or 45,000 (long), decay of 1-d parameters on or off.
+
+    Runs that are not in `ablation.plan()`, with another learning rate, say, are left out.
+    """
+    planned = {runs.name(config.resolved().record()) for config in ablation.plan()}
+    return [run for run in records if run.status == "finished" and runs.name(run.config) in planned
             and (run.config["train_images"], run.config["decay_norm"]) == (train_images, decay_norm)]
 
 

@@ -35,7 +35,8 @@ def test_the_tables_keep_settings_apart():
     long = record("tanh", 0, 0.5)
     small = runs.Run(ablation.small("rms", "tanh", 0).resolved().record(), [], {}, long.provenance)
     stopped = runs.Run(long.config, [], {}, long.provenance, "diverged")
-    assert evidence.of_setting([small, long, stopped], train_images=45_000) == [long]
+    foreign = runs.Run(long.config | {"lr": 0.3}, [], {}, long.provenance)
+    assert evidence.of_setting([small, long, stopped, foreign], train_images=45_000) == [long]
     assert evidence.of_setting([small, long], train_images=20_000) == [small]
     assert evidence.of_setting([small, long], train_images=20_000, decay_norm=False) == []
 
