@@ -16,8 +16,8 @@
 # 3. read an ablation with seeds, and say what it does not show (section 5, exercise 6.3);
 # 4. fold a normalization into the next convolution exactly, borders included (section 6, exercise 6.4).
 #
-# **Time:** about 35 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. The cells
-# take less than a minute of it on two CPU cores.
+# **Time:** about 35 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. The
+# cells take less than a minute of it on two CPU cores.
 #
 # Every claim carries one of four labels: **proved** (here), **measured** (here: seeds, device, settings),
 # **reported** (in a cited source), **folklore**.
@@ -453,10 +453,10 @@ figures.learning_curves(live)
 
 # %% [markdown]
 # **What you should now believe.** With Sigmoid, Tanh, SELU and, less, Swish, what stands behind the activation
-# matters much; with ReLU nothing here beats vanilla BN clearly (*measured*: this net, this data set, one learning
-# rate, the seeds and device named above). Gains after three epochs and after eight are different numbers: compare the
-# two tables. *Why* a fast shift behind the activation helps is open. That our reconstruction is the authors' layer is
-# *unknown*.
+# matters much; with ReLU the differences are small and of either sign (*measured*: this net, this data set, one
+# learning rate, the seeds and device named above). Gains after three epochs and after eight are different numbers:
+# compare the two tables. *Why* a fast shift behind the activation helps is open. That our reconstruction is the
+# authors' layer is *unknown*.
 #
 # ## 6. Folding: no norm at inference
 #
