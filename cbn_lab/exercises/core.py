@@ -8,19 +8,19 @@ exceptions of the student's own code simply pass through it. The rest is done he
   generator: wrong, with a sentence about it. `check` therefore sees an object of the right kind;
 - output, warnings, random state, default dtype and grad mode are taken care of while a check runs.
 
-Tools for checks (cbn_lab.exercises.tools):
+Tools for checks (cbn_lab.exercises.tools; they import no torch):
 
     call(student, *arguments)     calls with copies of tensors, arrays and lists; Wrong if they were changed in place
     same(a, b)                    bool; numbers, tensors, arrays, nested lists; shapes must agree; never raises
-    close(actual, expected, where="x = 3", what="the result", mistakes={"message": value it would give, ...})
-                                  returns if they agree. Otherwise Wrong: for None, a wrong type, a wrong shape, the
-                                  message of the first mistake whose value agrees with `actual`, and at last a
+    close(actual, expected, "x = 3", what="the result", mistakes={"message": value that the mistake gives, ...})
+                                  returns if they agree. Otherwise Wrong: for None, a wrong type, the message of the
+                                  first mistake whose value agrees with `actual`, a wrong shape, and at last a
                                   counter-example: where, index, expected, got
-    number(student)               float of an int, float, Fraction, numpy or torch scalar, sympy number; Wrong for others
-    tensor(actual, shape=None)    a detached float64 tensor of a number, list, array or tensor; Wrong for others
+    number(student)               float of an int, float, Fraction, numpy or torch scalar, sympy number; else Wrong
+    array(value)                  float64 numpy array of a number, list, array, tensor or sympy matrix; else Wrong
 
 `mistakes` is the convenient way to give each mutant its own message: compute what the mistake would give for the same
-input. Choose inputs for which the mistakes give different values.
+input, and choose an input for which the mistakes give different values.
 """
 
 from collections.abc import Callable, Mapping
