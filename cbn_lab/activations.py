@@ -137,21 +137,24 @@ def moments(name: str, mean: float = 0.0, std: float = 1.0) -> Moments:
 
     Raises ValueError for an unknown name or a standard deviation that is negative or not finite.
     """
-    activation = _lookup(name)
+    _lookup(name)
     if not (math.isfinite(mean) and math.isfinite(std) and std >= 0):
         raise ValueError(f"need a finite mean and a finite std >= 0, got mean={mean}, std={std}")
     if std == 0:
-        value = float(_evaluate(activation, np.array([float(mean)]))[0])
+        value = float(evaluate(name, np.array([float(mean)]))[0])
         return Moments(value, 0.0, value * value)
-    z, weight = _normal_quadrature(mean, std)
-    f = _evaluate(activation, z)
+    z, weight = normal_quadrature(mean, std)
+    f = evaluate(name, z)
     first = float(weight @ f)
     variance = float(weight @ (f - first) ** 2)
     return Moments(first, variance, variance + first * first)
 
 
-def _normal_quadrature(mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights with sum(weight * f(z)) ~ E f(z); the mass beyond 12 standard deviations is 1e-32."""
+def normal_quadrature(mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights with sum(weight * f(z)) ~ E f(z), z ~ N(mean, std^2), std > 0, f smooth but for a kink at 0.
+
+    No node is 0 itself. The mass beyond 12 standard deviations, which is left out, is 1e-32.
+    """
     edges = mean + std * np.linspace(-12.0, 12.0, 97)
     if edges[0] < 0.0 < edges[-1]:
         edges = np.unique(np.append(edges, 0.0))
@@ -163,7 +166,9 @@ def _normal_quadrature(mean: float, std: float) -> tuple[np.ndarray, np.ndarray]
     return z, weight / weight.sum()
 
 
-def _evaluate(activation: _Activation, z: np.ndarray) -> np.ndarray:
+def evaluate(name: str, z: np.ndarray) -> np.ndarray:
+    """f(z) elementwise for float64 z, without torch for the built-in activations. ValueError for an unknown name."""
+    activation = _lookup(name)
     if activation.function is not None:
         return activation.function(z)
     import torch
