@@ -33,7 +33,8 @@ def array(value, what: str = "the result") -> np.ndarray:
 
 def number(value, what: str = "your answer") -> float:
     """The float of an int, float, Fraction, Decimal, numpy or torch scalar, sympy number. Wrong for all others."""
-    require(not (isinstance(value, bool | np.bool_)), f"{what} is {value}, a truth value; expected a number")
+    truth = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+    require(not truth, f"{what} is a truth value; expected a number")
     found = array(value, what)
     require(found.size == 1, f"{what} has {found.size} values; expected one number")
     found = float(found.reshape(()))
@@ -134,7 +135,7 @@ def _counter_example(found, wanted, where, what, rtol, atol) -> str:
     text = f"{what} is wrong{where}: expected {right:.6g}, got {got:.6g}{place}"
     if right and np.isfinite(found).all() and np.isfinite(wanted).all():
         factor = got / right
-        if same(found, factor * wanted):
+        if same(found, factor * wanted) and (found.size > 1 or factor in (-1, 0.5, 2)):
             text += f"; it is {factor:.6g} times the right one" + (" everywhere" if found.size > 1 else "")
     return text
 

@@ -1,0 +1,27 @@
+"""`python -m cbn_lab.exercises`: which exercises there are, and how far you are."""
+
+import sys
+
+from cbn_lab.exercises import exercise, ids, progress
+from cbn_lab.figures.tables import Table
+
+
+def main() -> int:
+    try:
+        entries = progress.load()
+    except progress.ProgressError as error:
+        print(error, file=sys.stderr)
+        return 1
+    rows = [("exercise", "", "state", "attempts")]
+    for id in ids():
+        entry = entries.get(id, {"last": "", "solved": None, "attempts": 0})
+        state = f"solved on {entry['solved']}" if entry["solved"] else entry["last"] or "not attempted"
+        rows.append((id, exercise(id).spec.title, state, entry["attempts"]))
+    print(Table(rows))
+    print(f"\nsolved: {sum(bool(entries.get(id, {}).get('solved')) for id in ids())} of {len(ids())}; "
+          f"progress is kept in {progress.path()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
