@@ -192,6 +192,13 @@ def test_copies_and_saved_states_compute_the_same(key):
         assert torch.equal(other.eval()(x), layer.eval()(x))
 
 
+def test_a_state_of_another_multiplier_is_refused():
+    """Its shifts are stored divided by sqrt(k): another k would apply other shifts, without a word."""
+    state = norms.CompleteBatchNorm2d(3, shift_lr_multiplier=9.0).state_dict()
+    with pytest.raises(ValueError, match=r"shift_lr_multiplier=9, this layer has 4, .* 0.667 times as large"):
+        norms.CompleteBatchNorm2d(3, shift_lr_multiplier=4.0).load_state_dict(state)
+
+
 @pytest.mark.parametrize("key", ablation.ROWS)
 def test_a_block_of_every_structure_is_the_plain_sequence(key):
     block = blocks.block(nn.Conv2d(3, 4, 3, bias=False), "tanh", "complete", **ablation.ROWS[key].layer).double()

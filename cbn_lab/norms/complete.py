@@ -194,6 +194,18 @@ class CompleteBatchNormBase(nn.Module):
             raise ValueError(f"{type(self).__name__}({self.num_features}) expects {self.layout} with "
                              f"C = {self.num_features}, got shape {list(x.shape)}")
 
+    def get_extra_state(self) -> torch.Tensor:
+        """k belongs to the state: the stored shifts mean nothing without it."""
+        return torch.tensor(self.shift_lr_multiplier, dtype=torch.float64)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        stored = float(state)
+        if stored != self.shift_lr_multiplier:
+            raise ValueError(f"the state was saved with shift_lr_multiplier={stored:g}, this layer has "
+                             f"{self.shift_lr_multiplier:g}, and its shifts would come out "
+                             f"{math.sqrt(self.shift_lr_multiplier / stored):.3g} times as large; build the layer with "
+                             f"shift_lr_multiplier={stored:g}")
+
     def extra_repr(self) -> str:
         return f"{self.num_features}, shift_lr_multiplier={self.shift_lr_multiplier:g}"
 
