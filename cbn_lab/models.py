@@ -34,10 +34,11 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int 
     """A new network, [N, in_channels, image_size, image_size] -> logits [N, num_classes].
 
     `activation` and `placement` are names, or one name per block (mlp and convnet: layers; vgg16: 13; resnets: the
-    stem and two per residual block). `norm_options` go to every block (see `blocks.block`). `size`: mlp takes `width`
-    and `depth`, convnet takes `widths` and `strides`.
+    stem and two per residual block). `norm_options` go to every block with a norm (see `blocks.block`). `size`: mlp
+    takes `width` and `depth`, convnet takes `widths` and `strides`.
 
-    Raises ValueError for unknown names, a list of the wrong length, or an image too small for the network;
+    Raises ValueError for unknown names, a list of the wrong length, norm options for a network without a norm, or an
+    image too small for the network;
     TypeError for a size argument that the network does not have.
     """
     if name not in _REGISTRY:
@@ -83,6 +84,10 @@ class _BlockMaker:
         for what, value in self._per_block.items():
             if not isinstance(value, str) and len(value) != self._used:
                 raise ValueError(f"{what} lists {len(value)} names, but the network has {self._used} blocks")
+        placements = self._per_block["placement"]
+        if self._norm_options and {"none"} == ({placements} if isinstance(placements, str) else set(placements)):
+            raise ValueError(f"placement 'none' has no norm and takes no norm options, got "
+                             f"{', '.join(self._norm_options)}")
 
     def _options(self, placement: str) -> dict:
         return {} if placement == "none" else self._norm_options

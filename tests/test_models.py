@@ -139,6 +139,7 @@ def test_subsampling_shortcut():
     ({"name": "resnet20", "image_size": 2}, "at least 4x4"),
     ({"name": "mlp", "num_classes": 0}, "at least 1"),
     ({"name": "mlp", "placement": "inside"}, "unknown placement"),
+    ({"name": "mlp", "placement": "none", "norm_options": {"eps": 0.1}}, "'none' has no norm .* got eps"),
     ({"name": "mlp", "depth": 0}, "depth must consist of whole numbers, at least 1, got 0"),
     ({"name": "convnet", "widths": 8}, "widths, a list of one number per layer, got 8"),
     ({"name": "convnet", "widths": ()}, r"got \(\)"),
