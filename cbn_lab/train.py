@@ -260,6 +260,8 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, downl
     checkpoint = None if out is None else Path(out) / f"{runs.name(settings)}.ckpt"
     if resume and checkpoint is not None and checkpoint.exists():
         trainer.restore(checkpoint)
+    if out is not None:
+        _require_no_other_data(Path(out) / f"{runs.name(settings)}.json", trainer.sources())
     provenance = runs.provenance(trainer.config.device, trainer.sources())  # now: files may be edited during the run
     status, failure = "finished", None
     try:
@@ -280,6 +282,13 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, downl
     if failure is not None:
         raise failure
     return run
+
+
+def _require_no_other_data(record: Path, sources: dict[str, str]) -> None:
+    """A record names its data file without the folder, so two files of one name would share a record."""
+    if record.exists() and (recorded := runs.load(record).provenance.get("data_sources")) != sources:
+        raise ValueError(f"{record} holds a run with the same settings on other data ({recorded}; now {sources}); give "
+                         "another folder, or another name to one of the two data files")
 
 
 def _load(config: TrainConfig, root, download: bool) -> tuple[data.Dataset, dict[str, data.Dataset]]:

@@ -176,20 +176,35 @@ def test_a_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path):
         Trainer(QUICK).restore(path)
 
 
+def _write_digits(path, n):
+    """An .npz of the first n digits of each split."""
+    digits = {split: data.load("digits", split) for split in ("train", "test")}
+    arrays = {f"x_{split}": images.images[:n].numpy() for split, images in digits.items()}
+    labels = {f"y_{split}": images.labels[:n].numpy() for split, images in digits.items()}
+    np.savez(path, **arrays, **labels, class_names=np.array(digits["train"].class_names))
+
+
+def test_a_record_of_other_data_is_not_overwritten(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    configs = [replace(QUICK, data=tmp_path / name / "own.npz", train_images=64, epochs=1) for name in "ab"]
+    _write_digits(configs[0].data, 100)
+    _write_digits(configs[1].data, 99)
+    first = train.fit(configs[0], out=tmp_path / "runs")
+    with pytest.raises(ValueError, match="same settings on other data"):
+        train.fit(configs[1], out=tmp_path / "runs")
+    train.fit(configs[0], out=tmp_path / "runs")
+    (record,) = runs.load_all(tmp_path / "runs")
+    assert record.provenance["data_sources"] == first.provenance["data_sources"]
+
+
 def test_a_checkpoint_of_other_data_is_refused(tmp_path):
     path = tmp_path / "own.npz"
-    digits = {split: data.load("digits", split) for split in ("train", "test")}
-
-    def write(n):
-        arrays = {f"x_{split}": images.images[:n].numpy() for split, images in digits.items()}
-        labels = {f"y_{split}": images.labels[:n].numpy() for split, images in digits.items()}
-        np.savez(path, **arrays, **labels, class_names=np.array(digits["train"].class_names))
-
     config = replace(QUICK, data=path, train_images=64)
-    write(100)
+    _write_digits(path, 100)
     Trainer(config).save(tmp_path / "c.ckpt")
     Trainer(config).restore(tmp_path / "c.ckpt")
-    write(99)
+    _write_digits(path, 99)
     with pytest.raises(ValueError, match=r"data have changed since the checkpoint .*own.npz.*; now own.npz"):
         Trainer(config).restore(tmp_path / "c.ckpt")
 
