@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbn_lab import activations
-from cbn_lab.theory import algebra, layer
+from cbn_lab import activations, norms
+from cbn_lab.theory import algebra, guarantee, layer
 
 FIVE = ["relu", "sigmoid", "tanh", "selu", "swish"]
 # As printed in theory.md, part 2, to a unit in the last digit: mean, variance, second moment under N(0, 1), m^2/v
@@ -224,3 +224,74 @@ def test_sympy_refutes_identities_with_a_mistake_in_them():
     x1, g1 = sp.symbols("x1 g1", real=True)
     assert not algebra.Identity("sign", backward.left, -backward.right).proved
     assert not algebra.Identity("without the mean", backward.left, backward.right.subs(g1, 0)).proved
+
+
+def _complete(channels, f, gamma, shift):
+    made = norms.CompleteBatchNorm1d(channels, f, shift_lr_multiplier=1.0, pre_shift=False).double()
+    with torch.no_grad():
+        made.gamma_after.copy_(torch.as_tensor(gamma))
+        made.post_shift.copy_(torch.as_tensor(shift))
+    return made
+
+
+@pytest.mark.parametrize("name", activations.names())
+def test_the_layer_keeps_the_guarantee_for_every_activation(name):
+    z = 1.7 * _normal(64, 5) @ _normal(5, 5, seed=1) - 0.4
+    gamma, shift = np.array([0.5, -1.0, 2.0, 0.0, 1.5]), np.array([0.0, 1.0, -0.5, 0.3, -2.0])
+    h = activations.evaluate(name, z)
+    promised = guarantee.behind_standardization(h.var(axis=0), gamma, shift, samples=64)
+    y = _complete(5, name, gamma, shift)(torch.from_numpy(z)).detach().numpy()
+    np.testing.assert_allclose(y.mean(0), promised.mean, atol=1e-12)
+    np.testing.assert_allclose(y.var(0), promised.variance, atol=1e-12)
+    np.testing.assert_allclose((y**2).mean(0), promised.second, atol=1e-12)
+    found = layer.measured(y)
+    assert found.trace == pytest.approx(promised.trace) and promised.trace <= (gamma**2 + shift**2).sum()
+    at_least, at_most = promised.top_interval
+    assert at_least <= found.top * (1 + 1e-12) and found.top <= at_most * (1 + 1e-12) and at_most <= promised.trace
+
+
+@pytest.mark.parametrize("name", activations.names())
+@pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (1.0, -1.0, 0.5)])
+def test_channels_with_one_signal_attain_the_upper_bound(name, shift):
+    """Two values of f in halves of the batch, exchanged where the shift is negative."""
+    half = np.repeat([0.2, 1.4], 8)
+    z = np.stack([half if s >= 0 else half[::-1] for s in shift], axis=1)
+    gamma = np.array([1.0, 2.0, 0.7])
+    y = _complete(3, name, gamma, np.array(shift))(torch.from_numpy(z)).detach().numpy()
+    promised = guarantee.behind_standardization(activations.evaluate(name, z).var(axis=0), gamma, shift)
+    assert layer.measured(y).top == pytest.approx(promised.top_interval[1], rel=1e-12)
+    if not any(shift):
+        assert layer.measured(y).top == pytest.approx(promised.trace, rel=1e-12)
+
+
+@given(seed=st.integers(0, 10**6), channels=st.integers(1, 6), samples=st.integers(2, 12))
+def test_the_top_eigenvalue_stays_in_its_interval(seed, channels, samples):
+    generator = np.random.default_rng(seed)
+    gamma, shift = generator.standard_normal((2, channels))
+    x = generator.standard_normal((samples, 2)) @ generator.standard_normal((2, channels))
+    promised = guarantee.behind_standardization(x.var(axis=0), gamma, shift, samples=samples)
+    y = gamma * (x - x.mean(0)) / np.sqrt(x.var(axis=0) + 1e-5) + shift
+    at_least, at_most = promised.top_interval
+    assert at_least * (1 - 1e-9) <= layer.measured(y).top <= at_most * (1 + 1e-9)
+
+
+def test_a_dead_channel_keeps_its_shift_alone():
+    promised = guarantee.behind_standardization([0.0, 4.0], 3.0, [0.5, 0.0])
+    assert promised.second[0] == 0.25 and promised.second[1] == pytest.approx(9.0, rel=1e-5)
+    assert guarantee.backward_factor(0.0, -1.0) == pytest.approx(1 / math.sqrt(1e-5))
+    assert guarantee.backward_factor(0.25, -3.0, eps=1e-12) == pytest.approx(6.0)
+
+
+def test_unit_variance_raises_the_trace_of_sigmoid_and_lowers_its_top_eigenvalue():
+    """The second tension of theory.md, part 2: .293 -> 1 against N m^2 + v -> 1."""
+    vanilla = layer.activation_spectrum("sigmoid", 64)
+    behind = guarantee.behind_standardization(np.full(64, activations.moments("sigmoid").variance), 1.0, 0.0)
+    assert vanilla.trace / 64 == pytest.approx(0.293, abs=5e-4) and behind.trace / 64 == pytest.approx(1.0, abs=1e-3)
+    assert vanilla.top > 16 and layer.spectrum(0.0, 1.0, 64).top == 1.0
+
+
+@pytest.mark.parametrize(("variance", "options", "said"), [
+    ([-1.0], {}, "variance must be one number >= 0"), ([1.0], {"eps": 0.0}, "eps must be positive, got 0")])
+def test_the_guarantee_refuses_what_it_does_not_cover(variance, options, said):
+    with pytest.raises(ValueError, match=said):
+        guarantee.behind_standardization(variance, 1.0, 0.0, **options)
