@@ -11,8 +11,9 @@ from torch import nn
 
 from cbn_lab._arguments import require_known
 from cbn_lab.norms.batch_norm import BatchNorm1d, BatchNorm2d
-from cbn_lab.norms.complete import CompleteBatchNorm1d, CompleteBatchNorm2d, Standardize
+from cbn_lab.norms.complete import CompleteBatchNorm1d, CompleteBatchNorm2d
 from cbn_lab.norms.folding import fold
+from cbn_lab.norms.standardize import Standardize
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "CompleteBatchNorm1d", "CompleteBatchNorm2d", "Standardize",
            "fold", "get", "names", "register"]
