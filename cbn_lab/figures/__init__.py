@@ -1,15 +1,8 @@
 """Functions that take data and return a `Figure`: a picture, and a sentence made from the same numbers."""
 
-from cbn_lab.figures.comparisons import (
-    ablation,
-    accuracies,
-    arms,
-    difference,
-    final_accuracy,
-    learning_curves,
-    paired,
-    spread,
-)
+from cbn_lab.figures.comparisons import ablation, difference, final_accuracy
+from cbn_lab.figures.curves import arms, learning_curves
+from cbn_lab.figures.selection import accuracies, paired, spread
 from cbn_lab.figures.structure import block_diagram, block_steps, images, moments
 from cbn_lab.figures.style import MARKS, STYLE, Figure, Mark, mark
 from cbn_lab.figures.tables import Table

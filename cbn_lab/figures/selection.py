@@ -1,0 +1,92 @@
+"""Which recorded runs may stand in one picture, and their numbers.
+
+Runs are put side by side only if they differ in what the picture compares: a mixture of, say, two learning rates is
+refused.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+from cbn_lab import activations, blocks
+
+COMPARED = ("activation", "placement", "norm_options")
+_INCIDENTAL = ("seed", "device", "precision", "compile", "log_every", "evaluate_every")  # may differ inside an arm
+
+
+def accuracies(runs: Sequence, rows: str | Callable, metric: str) -> dict[str, dict[str, dict[int, float]]]:
+    """row -> activation -> seed -> final accuracy in %; runs that did not finish are left out.
+
+    ValueError if nothing is left, if two runs have the same row, activation and seed, or if settings are mixed.
+    """
+    key = rows if callable(rows) else lambda config: word(config[rows])
+    require_one_setting(runs, "these runs", COMPARED)
+    table: dict[str, dict[str, dict[int, float]]] = {}
+    for run in runs:
+        if run.final.get(metric) is not None:
+            cell = table.setdefault(key(run.config), {}).setdefault(word(run.config["activation"]), {})
+            if run.config["seed"] in cell:
+                raise ValueError(f"two runs share row {key(run.config)!r}, activation {run.config['activation']!r} and "
+                                 f"seed {run.config['seed']}; keep one of them")
+            cell[run.config["seed"]] = 100 * run.final[metric]
+    if not table:
+        raise ValueError(f"none of the {len(runs)} runs has a final {metric}")
+    known = blocks.placements()
+    if set(table) <= set(known):
+        table = {row: table[row] for row in known if row in table}
+    return table
+
+
+def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
+    """value - reference for each seed that both have."""
+    return [values[seed] - reference[seed] for seed in sorted(values) if seed in reference]
+
+
+def spread(values: Sequence[float], digits: int = 1, *, sign: bool = False, unit: str = "") -> str:
+    """"71.3 (70.1 to 72.0, 3 seeds)": the mean and the range; one value alone is just itself."""
+    form = f"{'+' if sign else ''}.{digits}f"
+    mean = f"{fmean(values):{form}}{unit}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}}, {len(values)} seeds)"
+
+
+def activations_of(table) -> list[str]:
+    found = {name for per_activation in table.values() for name in per_activation}
+    return [name for name in activations.names() if name in found] + sorted(found - set(activations.names()))
+
+
+def held_out_split(runs) -> str:
+    """The held-out split that was evaluated most often."""
+    def count(split):
+        return sum(f"{split}_accuracy" in entry for run in runs for entry in run.curve)
+
+    return "validation" if count("validation") > count("test") else "test"
+
+
+def require_one_setting(runs, what: str, compared: Sequence[str] = ()) -> None:
+    ignored = {*_INCIDENTAL, *compared}
+    differing = sorted({key for run in runs for key, value in run.config.items()
+                        if key not in ignored and value != runs[0].config.get(key)})
+    if differing:
+        raise ValueError(f"{what} differ in {', '.join(differing)} as well, so they cannot be compared here; "
+                         "choose those of one setting first")
+
+
+def setting(runs) -> str:
+    """What all the runs share, in words."""
+    words = [[*(word(run.config[key]) for key in ("data", "model", "activation", "placement")),
+              f"{run.config['epochs']} epochs"] for run in runs]
+    return ", ".join(column[0] for column in zip(*words, strict=True) if len(set(column)) == 1)
+
+
+def missing(runs, metric) -> str:
+    absent = [run for run in runs if run.final.get(metric) is None]
+    if not absent:
+        return ""
+    return f" Not drawn, because they did not finish: {len(absent)} of {len(runs)} runs."
+
+
+def word(value) -> str:
+    return value if isinstance(value, str) else "mixed"
+
+
+def readable(metric: str) -> str:
+    return metric.replace("_", " ")
