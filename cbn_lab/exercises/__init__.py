@@ -20,7 +20,7 @@ from cbn_lab.exercises.cards import NOT_ATTEMPTED, Card, Page
 from cbn_lab.exercises.core import Spec
 from cbn_lab.exercises.grading import grade
 
-__all__ = ["Exercise", "exercise", "ids"]
+__all__ = ["Exercise", "chapters", "exercise", "ids", "source", "specs"]
 
 
 class Exercise:
@@ -74,7 +74,7 @@ class Exercise:
 
 def exercise(id: str) -> Exercise:
     """The exercise "chapter.number". ValueError, with the known ones, for another id."""
-    if isinstance(id, str) and id.partition(".")[0] in _chapters():
+    if isinstance(id, str) and id.partition(".")[0] in chapters():
         for spec in specs(id.partition(".")[0]):
             if spec.id == id:
                 return Exercise(spec)
@@ -84,7 +84,7 @@ def exercise(id: str) -> Exercise:
 
 def ids() -> list[str]:
     """All exercises, in the order of the course."""
-    return [spec.id for chapter in _chapters() for spec in specs(chapter)]
+    return [spec.id for chapter in chapters() for spec in specs(chapter)]
 
 
 def specs(chapter: str) -> tuple[Spec, ...]:
@@ -99,6 +99,7 @@ def source(answer) -> str:
     return repr(answer)
 
 
-def _chapters() -> list[str]:
+def chapters() -> list[str]:
+    """"6" for notebook 06, and so on."""
     names = (re.fullmatch(r"ex(\d\d)", module.name) for module in pkgutil.iter_modules(__path__))
     return [str(int(name[1])) for name in sorted(filter(None, names), key=lambda name: name[1])]
