@@ -5,5 +5,6 @@ Core ipywidgets only, alike in 7.7 and 8: pictures are PNG bytes in an Image, wo
 
 from cbn_lab.widgets.chooser import Chooser, chooser, compare
 from cbn_lab.widgets.live import LiveTraining, watch
+from cbn_lab.widgets.spectra import SpectrumExplorer, spectrum_explorer
 
-__all__ = ["Chooser", "LiveTraining", "chooser", "compare", "watch"]
+__all__ = ["Chooser", "LiveTraining", "SpectrumExplorer", "chooser", "compare", "spectrum_explorer", "watch"]
