@@ -1,0 +1,158 @@
+"""Answers to the exercises of notebook 01 that are not among their mutants: right ones in another style, wrong ones."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cbn_lab.exercises import exercise
+from cbn_lab.exercises.ex01 import EXERCISES
+from cbn_lab.exercises.grading import grade
+
+
+def outcome(id, answer):
+    card = grade(exercise(id).spec, answer)
+    return card.outcome, card.message
+
+
+def _forward_by_matrices(x, weight, bias, eps):
+    """Channels in rows, statistics by matrix products, affine map by einsum."""
+    rows = x.movedim(1, 0).flatten(1)
+    n = rows.shape[1]
+    centred = rows @ (torch.eye(n, dtype=x.dtype) - 1 / n)
+    xhat = centred * (centred.pow(2).sum(1, keepdim=True) / n + eps) ** -0.5
+    y = torch.einsum("c,cn->cn", weight, xhat) + bias[:, None]
+    return y.reshape(x.movedim(1, 0).shape).movedim(0, 1)
+
+
+def _forward_in_float64(x, weight, bias, eps):
+    var, mean = torch.var_mean(x.double(), [0, *range(2, x.dim())], correction=0, keepdim=True)
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    return (((x - mean) / (var + eps) ** 0.5) * weight.reshape(shape) + bias.reshape(shape)).to(x.dtype)
+
+
+def _backward_by_jacobian(dy, x, weight, eps):
+    n, c = x.shape
+    dx = torch.empty_like(x)
+    sigma = ((x - x.mean(0)).pow(2).mean(0) + eps) ** 0.5
+    xhat = (x - x.mean(0)) / sigma
+    for j in range(c):
+        jacobian = (np.eye(n) - 1 / n - np.outer(xhat[:, j], xhat[:, j]) / n) / sigma[j].item()
+        dx[:, j] = torch.from_numpy(jacobian) @ dy[:, j] * weight[j]
+    return [dx, torch.einsum("nc,nc->c", dy, xhat), dy.T @ torch.ones(n, dtype=x.dtype)]
+
+
+def _update_by_data(running_mean, running_var, x, momentum):
+    values = x.detach().movedim(1, -1).reshape(-1, x.shape[1])
+    running_mean *= 1 - momentum
+    running_mean += momentum * values.mean(0)
+    unbiased = ((values - values.mean(0)) ** 2).sum(0) / (len(values) - 1)
+    running_var[:] = (1 - momentum) * running_var + momentum * unbiased
+    return running_mean, running_var
+
+
+def _merge_by_shares(a, b):
+    n = a[0] + b[0]
+    mean = (a[0] / n) * a[1] + (b[0] / n) * b[1]
+    return n, mean, a[2] + b[2] + a[0] * (a[1] - mean) ** 2 + b[0] * (b[1] - mean) ** 2
+
+
+class _ByTorch(nn.BatchNorm1d):
+    """torch's own kernel under the constructor of the exercise."""
+
+    def __init__(self, num_features, dims, eps=1e-5, momentum=0.1):
+        super().__init__(num_features, eps, momentum)
+
+    def _check_input_dim(self, input):
+        pass
+
+
+@pytest.mark.parametrize(("id", "answer"), [
+    ("1.1", _forward_by_matrices), ("1.1", _forward_in_float64), ("1.2", _backward_by_jacobian),
+    ("1.3", _update_by_data), ("1.4", 7.0), ("1.4", torch.tensor(7)), ("1.5", _merge_by_shares), ("1.6", _ByTorch),
+], ids=str)
+def test_a_right_answer_in_another_style_is_accepted(id, answer):
+    assert outcome(id, answer)[0] == "correct", outcome(id, answer)
+
+
+def _forward(change):
+    def answer(x, weight, bias, eps):
+        axes = [0, *range(2, x.dim())]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        return change(x, x.mean(axes, keepdim=True), x.var(axes, correction=0, keepdim=True), weight.view(shape),
+                      bias.view(shape), eps)
+
+    return answer
+
+
+_WRONG = {
+    "eps fixed": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / (v + 1e-5).sqrt() + b)),
+    "clamped": ("1.1", _forward(lambda x, m, v, w, b, eps: w * ((x - m) / (v + eps).sqrt()).clamp(-3, 3).relu() + b)),
+    "absolute weight": ("1.1", _forward(lambda x, m, v, w, b, eps: w.abs() * (x - m) / (v + eps).sqrt() + b)),
+    "weight detached": ("1.1", _forward(lambda x, m, v, w, b, eps: w.detach() * (x - m) / (v + eps).sqrt() + b)),
+    "mean of the absolute values": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / ((x - m).abs().mean(
+        [0, *range(2, x.dim())], keepdim=True) ** 2 + eps).sqrt() + b)),
+    "features only": ("1.1", lambda x, weight, bias, eps: weight * (x - x.mean(0)) / (
+        x.var(0, correction=0) + eps).sqrt() + bias),
+    "in numpy": ("1.1", lambda x, weight, bias, eps: x.numpy()),
+    "dx alone": ("1.2", lambda dy, x, weight, eps: dy),
+    "dx of layer norm": ("1.2", lambda dy, x, weight, eps: (dy - dy.mean(1, keepdim=True), dy.sum(0), dy.sum(0))),
+    "by autograd without leaves": ("1.2", lambda dy, x, weight, eps: (*torch.autograd.grad(
+        (F.batch_norm(x, None, None, weight, training=True, eps=eps) * dy).sum(), (x, weight)), dy.sum(0))),
+    "x is changed": ("1.3", lambda m, v, x, momentum: (x.mul_(2), v)),
+    "no batch": ("1.3", lambda m, v, x, momentum: (m, v)),
+    "clipped momentum": ("1.3", lambda m, v, x, momentum: exercise("1.3").spec.reference(m, v, x, min(momentum, 0.5))),
+    "minus seven": ("1.4", -7), "text": ("1.4", "7"), "infinite": ("1.4", float("inf")),
+    "list for a number": ("1.4", [7, 8]),
+    "first part alone": ("1.5", lambda a, b: a),
+    "empty part refused": ("1.5", lambda a, b: exercise("1.5").spec.reference(a, b) if b[0] else (0, *b[1:])),
+    "list for a dictionary": ("1.7", ["axes"]),
+    "lower case": ("1.7", {"a": "axes"}),
+}
+
+
+@pytest.mark.parametrize("name", _WRONG)
+def test_a_wrong_answer_outside_the_mutants_is_not_accepted(name):
+    id, answer = _WRONG[name]
+    assert outcome(id, answer)[0] in ("wrong", "error in your code") and outcome(id, answer)[1]
+
+
+class _NoEval(exercise("1.6").spec.reference):
+    def forward(self, x):
+        return super().forward(x) if self.training else x
+
+
+class _NoCounter(exercise("1.6").spec.reference):
+    def forward(self, x):
+        count = self.num_batches_tracked.clone()
+        y = super().forward(x)
+        self.num_batches_tracked.copy_(count)
+        return y
+
+
+class _NoSequences(exercise("1.6").spec.reference):
+    def forward(self, x):
+        return super().forward(x) if x.dim() != 3 else super().forward(x.unsqueeze(-1).expand(-1, -1, -1, 2))[..., 0]
+
+
+class _OtherNames(nn.Module):
+    def __init__(self, num_features, dims, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(num_features))
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(("layer", "said"), [
+    (_NoEval, "eval mode"), (_NoCounter, "num_batches_tracked"), (_NoSequences, "running_var"),
+    (_OtherNames, "weight")])
+def test_a_wrong_layer_outside_the_mutants_is_named(layer, said):
+    assert outcome("1.6", layer)[0] == "wrong" and said in outcome("1.6", layer)[1]
+
+
+def test_there_are_mutants_enough_and_each_has_a_message_of_its_own():
+    for spec in EXERCISES:
+        messages = [outcome(spec.id, mutant.answer)[1] for mutant in spec.mutants.values()]
+        assert 5 <= len(messages) <= 12 and len(set(messages)) == len(messages), spec.id
