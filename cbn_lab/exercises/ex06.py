@@ -1,4 +1,4 @@
-"""Notebook 06: the second moment behind the layer, a standardization that does not centre, the layer, folding.
+"""Notebook 06: a standardization that does not centre, the second moment behind the layer, the layer, folding.
 
 Our CBN is a reconstruction (see `cbn_lab.norms.complete`); so is what these exercises build.
 """
@@ -53,7 +53,7 @@ def _check_second_moment(student):
 
 
 SECOND_MOMENT = Spec(
-    id="6.1", title="the second moment behind the layer",
+    id="6.2", title="the second moment behind the layer",
     task="A channel $h$ with batch variance $v$ is standardized, multiplied by $\\gamma$ and shifted by $s$ ($s$ as "
          "applied, the factor $\\sqrt k$ included). Write the second moment of the result, $\\varepsilon$ included.",
     stub=second_moment, reference=_second_moment, check=_check_second_moment,
@@ -118,7 +118,7 @@ def _check_rms(student):
 
 
 RMS = Spec(
-    id="6.2", title="standardize without centring",
+    id="6.1", title="standardize without centring",
     task="Write the variant of the standardization that does not subtract the mean: it divides each channel by its "
          "root mean square.",
     stub=rms, reference=_rms, check=_check_rms,
@@ -133,4 +133,4 @@ RMS = Spec(
         "variant.")
 
 
-EXERCISES = (SECOND_MOMENT, RMS, ex06_layer.LAYER, ex06_fold.FOLD)
+EXERCISES = (RMS, SECOND_MOMENT, ex06_layer.LAYER, ex06_fold.FOLD)

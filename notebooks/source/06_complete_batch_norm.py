@@ -11,10 +11,10 @@
 # things are called CBN: Conditional BN, de Vries et al. 2017, and Cross-iteration BN, Yao et al. 2020.)
 #
 # **You will be able to**
-# 1. say why the second moment of a weight layer's *input* matters, and compute it (section 1, exercise 6.1);
-# 2. build our CBN from four parts, and write a variant of one of them (sections 2 to 4, exercise 6.2);
-# 3. read an ablation with seeds, and say what it does not show (section 5, exercise 6.3);
-# 4. fold a normalization into the next convolution exactly, borders included (section 6, exercise 6.4).
+# 1. say why the second moment of a weight layer's *input* matters, and compute it (sections 1 and 3, exercise 6.2);
+# 2. build our CBN from four parts, and write a variant of one of them (sections 2 to 4, exercises 6.1 and 6.3);
+# 3. read an ablation with seeds, and say what it does not show (section 5, exercise 6.5);
+# 4. fold a normalization into the next convolution exactly, borders included (section 6, exercises 6.4 and 6.6).
 #
 # **Time:** about 35 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. The
 # cells take less than a minute of it on two CPU cores.
@@ -45,7 +45,8 @@ import torch
 from IPython.display import Markdown, display
 from torch import nn
 
-from cbn_lab import ablation, activations, evidence, figures, models, norms, runs, train
+from cbn_lab import ablation, activations, blocks, evidence, figures, models, norms, runs, train
+from cbn_lab.exercises import exercise
 from cbn_lab.figures import Table
 
 ACTIVATIONS = ablation.ACTIVATIONS  # sigmoid, tanh, relu, selu, swish
@@ -155,6 +156,47 @@ Table(rows)
 # The third column no longer depends on the activation. This alone is the *swapped order*, known for long and found to
 # be no clear winner (Hasani and Khotanlou 2019, *reported*).
 #
+# **Exercise 6.1** Must the mean be subtracted for that? Write the variant that does not centre: it divides by the
+# root mean square alone, `h / sqrt(mean(h²) + eps)` per channel. Which of the columns of section 1 will it mend, and
+# which not? Write that down first.
+
+# %%
+ex = exercise("6.1")
+
+
+def rms(h, eps=1e-5):
+    """h / sqrt(mean of h² + eps) per channel, over batch and pixels; h and the result are [N, C, H, W]."""
+    raise NotImplementedError
+
+
+ex.check(rms)
+
+# %% [markdown]
+# `ex.hint()`, `ex.hint(2)` and so on help in steps; `ex.solution()` shows one way. Where an exercise is not solved, the
+# course's own solution stands in, and says so. The next cell is the table of section 1 once more, for the signal as it
+# is, standardized, and divided by its root mean square.
+
+# %%
+divide_by_rms = ex.use(rms)
+
+
+def top_over_others(h, d=64):
+    """Largest eigenvalue of E[hh^T] over the others, for d independent inputs with the moments of h."""
+    return float(1 + d * h.mean() ** 2 / h.var(correction=0))
+
+
+rows = [("top / others", "f(z)", "standardized", "divided by its RMS", "E of its square")]
+for name in ACTIVATIONS:
+    h = activations.get(name)(z)
+    ratios = [top_over_others(x) for x in (h, standardize(h), divide_by_rms(h))]
+    rows.append((name, *(f"{x:.2f}" for x in ratios), f"{float((divide_by_rms(h) ** 2).mean()):.3f}"))
+Table(rows)
+
+# %% [markdown]
+# Dividing by the root mean square makes the second moment 1, and leaves the ratio of the eigenvalues where it was: a
+# scale acts on all of them alike. (The last digits differ because each channel has a scale of its own.) Centring brings
+# the ratio down to 1.
+#
 # ## 3. Second part: a scale and a shift behind it
 #
 # BN has $\gamma$ and $\beta$ so that the layer can undo the standardization where that is better. We keep both, at
@@ -191,6 +233,37 @@ rows.append(("**γ² + s²**", *(f"**{float(x):.3f}**" for x in gamma**2 + shift
 Table(rows)
 
 # %% [markdown]
+# **Exercise 6.2** Write the second moment of a channel behind $\gamma$ and $s$, with $\varepsilon$. ($s$ is the shift
+# as it is applied.) Then say in one sentence which inequality of section 1 makes this number interesting.
+
+# %%
+ex = exercise("6.2")
+
+
+def second_moment(gamma, shift, variance, eps=1e-5):
+    """Batch mean of y² per channel, for y = gamma * standardize(h) + shift; variance is that of h. All are [C]."""
+    raise NotImplementedError
+
+
+ex.check(second_moment)
+
+# %% [markdown]
+# A dying channel shows what $\varepsilon$ does: Tanh of ever smaller inputs, through the same $\gamma$ and $s$.
+
+# %%
+moment = ex.use(second_moment)
+rows = [("inputs times", "variance of f(z), channel 2", "E y², channel 2", "by the formula")]
+for factor in (1.0, 1e-2, 1e-3, 1e-4):
+    h = torch.tanh(factor * z)
+    y = gamma.view(1, 3, 1, 1) * standardize(h) + shift.view(1, 3, 1, 1)
+    variance = h.var(dim=(0, 2, 3), correction=0)
+    measured, formula = (y**2).mean(dim=(0, 2, 3)), moment(gamma, shift, variance)
+    rows.append((f"{factor:g}", f"{float(variance[2]):.1e}", f"{float(measured[2]):.4f}", f"{float(formula[2]):.4f}"))
+Table(rows)
+
+# %% [markdown]
+# A channel far below $\sqrt\varepsilon$ keeps the shift's part alone, $s^2$.
+#
 # ## 4. Third and fourth part: a shift before the activation, and fast shifts
 #
 # **Intuition.** Behind the activation the scale is settled. *Before* it something else is: which part of the
@@ -230,10 +303,15 @@ for k in (1.0, 9.0):
 #
 # Four parts, in order: shift, activation, standardize, scale and shift. The weight layer in front needs no bias; the
 # first shift is one.
+#
+# **Exercise 6.3** Build it: write `forward`. You may use `standardize` of section 2.
 
 # %%
+ex = exercise("6.3")
+
+
 class MyCompleteBatchNorm(nn.Module):
-    """gamma * standardize(f(z + a)) + s in train mode, with fast shifts. A reconstruction."""
+    """gamma * standardize(f(z + a)) + s in train mode, with fast shifts; z is [N, C, H, W]. A reconstruction."""
 
     def __init__(self, channels, activation, k=9.0):
         super().__init__()
@@ -243,17 +321,18 @@ class MyCompleteBatchNorm(nn.Module):
         self.stored_s = nn.Parameter(torch.zeros(channels))
 
     def forward(self, z):
-        a, s = self.k**0.5 * self.stored_a, self.k**0.5 * self.stored_s
-        a, gamma, s = (p.view(1, -1, 1, 1) for p in (a, self.gamma, s))
-        return gamma * standardize(self.f(z + a)) + s
+        raise NotImplementedError
 
+
+ex.check(MyCompleteBatchNorm)
 
 # %% [markdown]
 # The library's `CompleteBatchNorm2d` is the same function. It adds running statistics for eval mode, one fused kernel
 # for the standardization, and switches for every part. The two are compared in float64, with random parameters.
 
 # %%
-mine = MyCompleteBatchNorm(8, "sigmoid").double()
+Layer = ex.use(MyCompleteBatchNorm)
+mine = Layer(8, "sigmoid").double()
 library = norms.CompleteBatchNorm2d(8, "sigmoid").double()
 pairs = {"pre_shift": mine.stored_a, "gamma_after": mine.gamma, "post_shift": mine.stored_s}
 for name, own in pairs.items():
@@ -441,15 +520,32 @@ display(Markdown(
 #
 # The same comparison on the bundled digits takes seconds. The images are 8 by 8 and the net learns them in a few
 # epochs, so this shows that the code runs, not how large an effect is.
+#
+# The layer of exercise 6.3 takes part: a function that fills the slots of a block makes it a placement of its own. In
+# training it should not differ from the library's. It has no running statistics, so on the test images it uses the
+# moments of each test batch, and there it may.
+
+# %%
+def own_block(weight, activation, options):
+    return blocks.Parts(weight, Layer(len(weight.weight), activation))
+
+
+blocks.register("mine", own_block, bias=False)
+arms = {ablation.ROWS[row].label: (ablation.ROWS[row].placement, ablation.ROWS[row].options)
+        for row in ("vanilla", "swapped", "gamma_9x")}
+arms["the layer of exercise 6.3"] = ("mine", {})
 
 # %% tags=["nbval-ignore-output"]
 live = {}
-for row in ("vanilla", "swapped", "gamma_9x"):
-    structure = ablation.ROWS[row]
+for label, (placement, options) in arms.items():
     config = train.TrainConfig(data="digits", activation="sigmoid", epochs=6, device="cpu",
-                               placement=structure.placement, norm_options=structure.options)
-    live[structure.label] = [train.fit(config)]
+                               placement=placement, norm_options=options, precision="fp32")
+    live[label] = [train.fit(config)]
 figures.learning_curves(live)
+
+# %%
+ours, theirs = (live[label][0].final["train_loss"] for label in list(arms)[2:])
+print("exercise 6.3 and the library end at the same training loss, within 1 %:", abs(theirs / ours - 1) < 0.01)
 
 # %% [markdown]
 # **What you should now believe.** With Sigmoid, Tanh, SELU and, less, Swish, what stands behind the activation
@@ -493,8 +589,33 @@ wrong = (naive(h) - conv(norm(h))).abs().amax(dim=1)[0] > 1e-9
 print(wrong.int().numpy())
 
 # %% [markdown]
-# Right inside, wrong along the whole border. `fold` adds the map instead. It costs one convolution of a single
-# channel of ones per image size, whatever the batch.
+# Right inside, wrong along the whole border.
+#
+# **Exercise 6.4** Fold it exactly. The term may be a map, one number for each pixel of the output.
+
+# %%
+ex = exercise("6.4")
+
+
+def fold_into_conv(conv, scale, offset, height, width):
+    """(weight, term) with conv(scale * h + offset) = conv2d(h, weight, None, conv.stride, conv.padding) + term.
+
+    conv: nn.Conv2d, padded with zeros; scale, offset: [C]; h: [N, C, height, width]; term does not depend on h.
+    """
+    raise NotImplementedError
+
+
+ex.check(fold_into_conv)
+
+# %%
+weight, term = ex.use(fold_into_conv)(conv, scale, offset, 6, 6)
+exact = nn.functional.conv2d(h, weight, None, conv.stride, conv.padding) + term
+wrong = (exact - conv(norm(h))).abs().amax(dim=1)[0] > 1e-9
+print(wrong.int().numpy())
+
+# %% [markdown]
+# Right everywhere. The library's `fold` adds the same map. It costs one convolution of a single channel of ones per
+# image size, whatever the batch.
 
 # %%
 folded = norms.fold(nn.Sequential(norm, conv))
@@ -548,65 +669,17 @@ print("the folded net is made of", ", ".join(kinds))
 #
 # ## Exercises
 #
-# **6.1** A channel has $\gamma = 2$ and $s = 1$ (that is the shift as applied, the factor $\sqrt k$ included). What
-# is the second moment of what the next weight layer receives? Put your number in place of `None`. Then say in one
-# sentence which inequality of section 1 makes this number interesting.
-
-# %%
-answer = None
-
-HINTS = {2: "add the two contributions of the proof in section 3", 3: "the terms are squared",
-         4: "and the shift?", 13: "s already includes the factor sqrt(k)"}
-layer = norms.CompleteBatchNorm2d(1, "swish", shift_lr_multiplier=9.0).double()
-nn.init.constant_(layer.gamma_after, 2.0)
-nn.init.constant_(layer.post_shift, 1 / 3)  # times sqrt(9) is 1
-second = float((layer(torch.randn(512, 1, 4, 4, dtype=torch.float64)) ** 2).mean().detach())
-if answer is None:
-    print("not attempted")
-elif abs(float(answer) - second) < 0.01:
-    print("correct: the layer gives", round(second, 3))
-else:
-    print("not what the layer gives:", HINTS.get(answer, "use the statement of section 3"))
-
-# %% [markdown]
-# **6.2** Write the variant of the standardization that does not centre: it divides by the root mean square, `h /
-# sqrt(mean(h²) + eps)`, per channel. Which of the four parts does it change? Which argument of `CompleteBatchNorm2d`
-# is it? What happens to the large top eigenvalue of section 1? (Answers below the cell.)
-
-# %%
-def rms(h, eps=1e-5):
-    """[N, C, H, W] -> the same shape. Your code here."""
-    return None
-
-
-h = torch.rand(32, 4, 3, 3, dtype=torch.float64) / 100  # so small that eps counts
-reference = norms.Standardize(4, center=False).double()(h)
-attempt = rms(h)
-if attempt is None:
-    print("not attempted")
-elif attempt.shape != h.shape:
-    print(f"expected the shape {list(h.shape)}, got {list(attempt.shape)}: use keepdim=True")
-elif torch.allclose(attempt, reference, rtol=1e-6):
-    print("correct")
-else:
-    print("not the same: mean over batch and pixels, per channel? h not centred? eps inside the root?")
-
-# %% [markdown]
-# <details><summary>Answers to 6.2</summary>
+# Exercises 6.1 to 6.4 stand in the sections: the RMS variant (2), the second moment (3), the layer (4), folding (6).
+# `python -m cbn_lab.exercises` lists those that check themselves, and which of them you have solved. (That is kept in
+# `cbn_lab_progress.json` beside this notebook. The file is yours.)
 #
-# It changes the second of the four parts, the standardization; the argument is `center=False`. The second moment is 1
-# as well, but the mean stays in, and with it the large eigenvalue $d m^2 + v$ (both divided by $m^2 + v$). The row
-# "divide by RMS" of the ablation is this variant.
-#
-# </details>
-#
-# **6.3** Choose an activation and a row of the small table, and print the gains per seed with `evidence.gains(small,
+# **6.5** Choose an activation and a row of the small table, and print the gains per seed with `evidence.gains(small,
 # row, activation)`. With $\bar x$ their mean and $\hat\sigma$ their standard deviation, about $(2\hat\sigma/\bar
 # x)^2$ seeds are needed before the mean is two standard errors from 0. For which rows are three seeds enough? Then
 # find a structure whose gain shrinks from the small to the long setting, and write down a hypothesis that a further
 # run could refute.
 #
-# **6.4** Change the convolution of section 6 to stride 2 and run its cell again: along which borders is the constant
+# **6.6** Change the convolution of section 6 to stride 2 and run its cell again: along which borders is the constant
 # bias wrong now, and why not along all four? Then set `padding_mode="circular"` instead: why is the constant bias
 # right?
 #
