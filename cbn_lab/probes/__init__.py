@@ -5,6 +5,7 @@
     landscape    loss and gradient along the gradient (Santurkar et al. 2018)
     depth        growth of the squared gradient from layer to layer (Yang et al. 2019)
     effects      the three effects side by side: L, E||g||^2, tr Cov[g]
+    inputs       what enters each weight layer, and the gradient that arrives at its output
 
 Every probe takes `statistics`, without a default, because the two answers differ: "batch" is train mode (norms use the
 statistics of the mini-batch, recomputed wherever the loss is evaluated; dropout is on, with one mask), "running" is
@@ -14,7 +15,7 @@ raw values beside scale-free ones (times ||w||^2 of the parameters concerned). S
 
 from importlib import import_module
 
-_SUBMODULES = ("curvature", "gradients", "landscape", "depth", "effects")
+_SUBMODULES = ("curvature", "gradients", "landscape", "depth", "effects", "inputs")
 
 
 def __getattr__(name: str):
