@@ -1,0 +1,262 @@
+"""The assumptions of the proof as objects that are checked on the problem and the run.
+
+A check refutes: `broken=True` comes with what was found, a certificate up to rounding or up to the margin that is
+stated. `broken=False` means that nothing was found where the run went, and, for smoothness and the lower bound, where a
+short search from the visited points went. None: a sample cannot tell.
+"""
+
+import math
+
+import numpy as np
+from scipy import optimize
+
+from cbn_lab.theory import margins
+from cbn_lab.theory.inequalities import Assumption, Finding
+from cbn_lab.theory.sgd import State
+
+RELATIVE = 1e-6  # a constant is called wrong if it is off by more than this share
+
+
+def _points(state: State, count: int) -> np.ndarray:
+    """Up to `count` visited points spread over the run, start and end among them, [P, d]."""
+    steps = np.unique(np.linspace(0, len(state.visits) - 1, count).astype(int))
+    points = [state.visits[k].points[(7 * k) % len(state.visits[k].points)] for k in steps]
+    return np.unique(np.array(points), axis=0)
+
+
+def _needed(state: State, k: int) -> float:
+    """The smallest L for which the descent lemma holds for every step taken at step k."""
+    visit, alpha = state.visits[k], state.alphas[k]
+    moved = alpha**2 * visit.step_squared
+    rise = visit.step_next - visit.step_value + alpha * visit.step_inner
+    size = np.abs(visit.step_next) + np.abs(visit.step_value) + abs(alpha * visit.step_inner)
+    rise = rise - state.rounding * (size + abs(state.start_value))
+    return float(np.max(np.divide(2 * rise, moved, out=np.zeros_like(rise), where=moved > 0)))
+
+
+def _true_gradient(state: State) -> Finding:
+    """Central differences of `value` in a random direction at visited points, against `gradient`."""
+    problem, rng, wrong = state.problem, np.random.default_rng(0), []
+    points = _points(state, 6)
+    for w in points:
+        v = rng.standard_normal(w.size)
+        v, h = v / np.linalg.norm(v), 1e-5 * (1 + np.linalg.norm(w))
+        low, high = w - h * v, w + h * v
+        values, gradients = problem.values(np.array([low, w, high])), problem.gradients(np.array([low, w, high]))
+        slope, given = (values[2] - values[0]) / (2 * h), gradients[1] @ v
+        allowed = (1e-3 * np.linalg.norm(gradients[1]) + 2 * np.linalg.norm(gradients[2] - gradients[0])
+                   + 1e-10 * np.abs(values).max() / h)
+        if abs(slope - given) > allowed:
+            wrong.append(f"the value has slope {slope:.4g} along a direction at a visited point, its gradient says "
+                         f"{given:.4g}")
+    if 2 * len(wrong) >= len(points):
+        return Finding(True, wrong[0])
+    return Finding(False, f"the gradient agrees with central differences of the value at {len(points)} visited points")
+
+
+def _smooth(state: State) -> Finding:
+    """|grad F(x) - grad F(y)| <= L |x - y|: the steps of the run, pairs of visited points, a search for curvature."""
+    problem, L = state.problem, state.problem.L
+    needed = max(_needed(state, k) for k in range(len(state.visits)))
+    if needed > L * (1 + RELATIVE):
+        return Finding(True, f"a step of the run needs an L of at least {needed:.6g}, claimed is {L:.6g}")
+    points = _points(state, 12)
+    found = max((_pair_quotient(problem, x, y, L) for x, y in zip(points, points[1:], strict=False)), default=0.0)
+    found = max([found, *(_curvature(problem, w, L) for w in points[:: max(1, len(points) // 4)])])
+    if found > L * (1 + RELATIVE):
+        return Finding(True, f"between two points the gradient changes {found:.6g} times as much as the point; "
+                             f"claimed is L = {L:.6g}")
+    return Finding(False, f"no L larger than the claimed {L:.6g} was needed where the run went")
+
+
+def _quotient(gx, gy, x, y, L) -> float:
+    """|gx - gy| / |x - y|, lowered by what rounding can do."""
+    distance = np.linalg.norm(x - y)
+    if distance == 0:
+        return 0.0
+    rounding = 1e-13 * (np.linalg.norm(gx) + np.linalg.norm(gy) + L * (np.linalg.norm(x) + np.linalg.norm(y)))
+    return float((np.linalg.norm(gx - gy) - rounding) / distance)
+
+
+def _pair_quotient(problem, x, y, L) -> float:
+    gx, gy = problem.gradients(np.array([x, y]))
+    return _quotient(gx, gy, x, y, L)
+
+
+def _curvature(problem, w, L, rounds: int = 12) -> float:
+    """The largest quotient that a power iteration on differences of gradients meets near w."""
+    v, best = np.random.default_rng(1).standard_normal(w.size), 0.0
+    h, center = 1e-3 * (1 + np.linalg.norm(w)), problem.gradients(w[None])[0]
+    for _ in range(rounds):
+        y = w + h * v / np.linalg.norm(v)
+        v = problem.gradients(y[None])[0] - center
+        if not np.linalg.norm(v) > 0:
+            break
+        best = max(best, _quotient(v + center, center, y, w, L))
+    return best
+
+
+def _finite_moment(state: State) -> Finding:
+    seconds = [visit.second for visit in state.visits]
+    if seconds[0] is None:
+        return Finding(None, "the oracle can only be sampled, and no finite sample shows an infinite moment")
+    infinite = next((k for k, second in enumerate(seconds, start=1) if not np.all(np.isfinite(second))), None)
+    if infinite is not None:
+        return Finding(True, f"the variance of the gradient is infinite at step {infinite}")
+    return Finding(False, "E|g|^2 is finite at every visited point")
+
+
+def _unbiased(state: State) -> Finding:
+    if state.pooled is None:
+        for k, visit in enumerate(state.visits, start=1):
+            noise = np.where(np.isfinite(visit.variance), visit.variance, 0.0)
+            allowed = 1e-9 * np.sqrt(noise + visit.squared)
+            over = int(np.argmax(visit.bias - allowed))
+            if visit.bias[over] > allowed[over]:
+                return Finding(True, f"at step {k}, E g is {visit.bias[over]:.4g} away from the gradient, whose norm "
+                                     f"there is {math.sqrt(visit.squared[over]):.4g}")
+        return Finding(False, "E g is the gradient at every visited point")
+    last = state.pooled[-1]
+    drift, margin = float(np.linalg.norm(last.drift)), float(margins.root_margin(*last.drift_squares))
+    if drift > margin + state.rounding * last.second:
+        return Finding(True, f"over {last.count} points the mean of g - gradient has norm {drift / last.count:.4g}, "
+                             f"the margin being {margin / last.count:.2g}")
+    for name, (total, observed, claimed) in (("gradient . g", last.inner), ("g . g' of two draws", last.product)):
+        margin = float(margins.root_margin(observed, claimed))
+        if abs(total) > margin + 1e-9 * (last.squared + last.second):
+            return Finding(True, f"over {last.count} points the mean of {name} differs from |gradient|^2 by "
+                                 f"{total / last.count:.4g}, the margin being {margin / last.count:.2g}")
+    return Finding(False, f"no bias beyond the margin of {2 * last.count} draws")
+
+
+def _claimed(name: str, attribute: str, claimed, what: str):
+    """A check of `attribute` of the visits against claimed(state) [P] or a number, by betting where it is sampled."""
+
+    def check(state: State) -> Finding:
+        if claimed(state, state.visits[0]) is None:
+            return Finding(False, "nothing is claimed; the largest value of the run is taken")
+        if state.pooled is not None:
+            return _bet(state, name, what)
+        for k, visit in enumerate(state.visits, start=1):
+            bound = np.broadcast_to(claimed(state, visit), visit.value.shape)
+            measured = getattr(visit, attribute)
+            over = int(np.argmax(np.where(np.isfinite(measured), measured - bound, measured)))
+            if measured[over] > bound[over] + (1e-9 * visit.second[over] if np.isfinite(measured[over]) else 0):
+                return Finding(True, f"at step {k}, {what} is {measured[over]:.6g} at a visited point, claimed is at "
+                                     f"most {bound[over]:.6g}")
+        return Finding(False, f"{what} is within the claim at every visited point")
+
+    return check
+
+
+def _bet(state: State, name: str, what: str) -> Finding:
+    last = state.pooled[-1]
+    if not margins.refuted(last.wealth[name]):
+        return Finding(False, f"{2 * last.count} draws do not refute the claim about {what}")
+    mean = (last.second if name == "second moment" else last.variance) / last.count
+    tail = f"; {hint}" if (hint := _tail_hint(state)) else ""
+    return Finding(True, f"betting on {2 * last.count} draws against the claim about {what} refutes it at level "
+                         f"{margins.DELTA:g} (sample mean {mean:.4g}){tail}")
+
+
+def _tail_hint(state: State) -> str:
+    noise = np.concatenate([np.sqrt(np.maximum(visit.step_squared - 2 * visit.step_inner + np.repeat(
+        visit.squared, len(visit.step_value) // len(visit.value)), 0)) for visit in state.visits])
+    index = margins.tail_index(noise)
+    if not index < 2:
+        return ""
+    return f"Hill's estimate of the tail index of |g - gradient| is {index:.2f}: below 2 the variance is infinite"
+
+
+def _lower_bound(state: State) -> Finding:
+    """The lowest visited value, then a quasi-Newton search from the start and from the lowest visited point."""
+    problem, f_star = state.problem, state.problem.f_star
+    values = np.concatenate([visit.value for visit in state.visits])
+    points = np.concatenate([visit.points for visit in state.visits])
+    tolerance = 1e-11 * (abs(f_star) + abs(state.start_value))
+    if values.min() < f_star - tolerance:
+        return Finding(True, f"the run itself visits the value {values.min():.6g}, below the claimed {f_star:.6g}")
+    for start in (points[np.argmin(values)], problem.start):
+        with np.errstate(all="ignore"):
+            found = optimize.minimize(lambda w: float(problem.values(w[None])[0]), start, method="L-BFGS-B",
+                                      jac=lambda w: problem.gradients(w[None])[0], options={"maxiter": 100})
+        if found.fun < f_star - tolerance:
+            return Finding(True, f"there is a point with value {found.fun:.6g}, below the claimed {f_star:.6g}")
+    return Finding(False, f"no value below the claimed {f_star:.6g} was found")
+
+
+def _mini_batch(state: State) -> Finding:
+    for k, visit in enumerate(state.visits, start=1):
+        expected = state.factor * visit.one_variance
+        over = int(np.argmax(np.abs(visit.variance - expected)))
+        if abs(visit.variance[over] - expected[over]) > 1e-9 * visit.one_variance[over]:
+            return Finding(True, f"at step {k} the variance of the mini-batch is {visit.variance[over]:.6g}, that of "
+                                 f"uniform draws would be {expected[over]:.6g}")
+    return Finding(False, "the mini-batch has the variance of uniform draws at every visited point")
+
+
+def _first_moment(state: State) -> Finding:
+    """mu |gradient|^2 <= gradient . E g, and |E g| <= mu_G |gradient|."""
+    problem = state.problem
+    if state.pooled is not None:
+        return _first_moment_sampled(state)
+    for k, visit in enumerate(state.visits, start=1):
+        tolerance = 1e-9 * (visit.mean_squared + visit.squared)
+        if np.any(visit.inner < problem.mu * visit.squared - tolerance):
+            worst = int(np.argmin(visit.inner - problem.mu * visit.squared))
+            return Finding(True, f"at step {k}, gradient . E g = {visit.inner[worst]:.4g} is below mu |gradient|^2 = "
+                                 f"{problem.mu * visit.squared[worst]:.4g}")
+        if np.any(visit.mean_squared > problem.mu_G**2 * visit.squared + tolerance):
+            return Finding(True, f"at step {k}, |E g| is larger than mu_G |gradient| = {problem.mu_G:g} |gradient|")
+    return Finding(False, "E g is within the claimed limits at every visited point")
+
+
+def _first_moment_sampled(state: State) -> Finding:
+    last, problem = state.pooled[-1], state.problem
+    inner, product = (sums[0] + last.squared for sums in (last.inner, last.product))
+    if inner < problem.mu * last.squared - margins.root_margin(*last.inner[1:]):
+        return Finding(True, f"the mean of gradient . g is {inner / last.count:.4g}, below mu |gradient|^2")
+    if product > problem.mu_G**2 * last.squared + margins.root_margin(*last.product[1:]):
+        return Finding(True, f"the mean of g . g' of two draws is {product / last.count:.4g}, above "
+                             "mu_G^2 |gradient|^2")
+    return Finding(False, f"no break of the limits beyond the margin of {2 * last.count} draws")
+
+
+def _step(limit, what: str):
+    """A check that every step is at most limit(state) (below it, if `what` says so)."""
+
+    def check(state: State) -> Finding:
+        bound, strict = limit(state), what.startswith("<")
+        over = np.flatnonzero((state.alphas >= bound) if strict else (state.alphas > bound * (1 + 1e-12)))
+        if not over.size:
+            return Finding(False, f"every step is {what} = {bound:.6g}")
+        return Finding(True, f"the step {state.alphas[over[0]]:.6g} (step number {over[0] + 1}) is not {what} = "
+                             f"{bound:.6g}")
+
+    return check
+
+
+def _over(a: float, b: float) -> float:
+    return a / b if b else math.inf
+
+
+TRUE_GRADIENT = Assumption("the gradient is that of F", r"\nabla F", _true_gradient)
+SMOOTH = Assumption("L-smooth", r"\|\nabla F(x)-\nabla F(y)\|\le L\|x-y\|", _smooth)
+FINITE = Assumption("finite second moment", r"\mathbb E\|g\|^2<\infty", _finite_moment)
+UNBIASED = Assumption("unbiased gradient", r"\mathbb E[g\mid w]=\nabla F(w)", _unbiased)
+VARIANCE = Assumption("bounded variance", r"\mathrm{Var}[g\mid w]\le\sigma^2",
+                      _claimed("variance", "variance", lambda state, visit: state.sigma2, "the variance of g"))
+LOWER = Assumption("bounded below by f*", r"F\ge F^*", _lower_bound)
+SECOND = Assumption("bounded second moment", r"\mathbb E\|g\|^2\le G^2",
+                    _claimed("second moment", "second", lambda state, visit: state.problem.G2, "E|g|^2"))
+SHORT_STEP = Assumption("step at most 1/L", r"\alpha_k\le 1/L", _step(lambda s: _over(1, s.problem.L), "at most 1/L"))
+UNIFORM = Assumption("uniform mini-batches", r"\mathcal B\text{ uniform}", _mini_batch)
+FIRST_LIMITS = Assumption("limits of the mean of g", r"\nabla F^\top\mathbb E g\ge\mu\|\nabla F\|^2,\ "
+                          r"\|\mathbb E g\|\le\mu_G\|\nabla F\|", _first_moment)
+VARIANCE_LIMIT = Assumption("limit of the variance of g", r"\mathrm{Var}[g]\le M+M_V\|\nabla F\|^2",
+                            _claimed("moment limits", "variance", lambda s, visit: s.M + s.M_V * visit.squared,
+                                     "the variance of g"))
+BCN_STEP = Assumption("step at most mu/(L M_G)", r"\alpha\le\mu/(L M_G)",
+                      _step(lambda s: _over(s.problem.mu, s.problem.L * (s.M_V + s.problem.mu_G**2)),
+                            "at most mu/(L M_G)"))
+GL_STEP = Assumption("step below 2/L", r"\gamma_k<2/L", _step(lambda s: _over(2, s.problem.L), "< 2/L"))
