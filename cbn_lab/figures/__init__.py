@@ -4,10 +4,11 @@ from cbn_lab.figures.comparisons import ablation, difference, final_accuracy
 from cbn_lab.figures.curves import arms, learning_curves
 from cbn_lab.figures.selection import accuracies, paired, spread
 from cbn_lab.figures.spectra import eigenvalues, operating_point, points, tension
+from cbn_lab.figures.statistics import running_paths, seed_paths, variance_errors
 from cbn_lab.figures.structure import block_diagram, block_steps, images, moments
 from cbn_lab.figures.style import MARKS, STYLE, Figure, Mark, mark
 from cbn_lab.figures.tables import Table
 
 __all__ = ["MARKS", "STYLE", "Figure", "Mark", "Table", "ablation", "accuracies", "arms", "block_diagram",
            "block_steps", "difference", "eigenvalues", "final_accuracy", "images", "learning_curves", "mark", "moments",
-           "operating_point", "paired", "points", "spread", "tension"]
+           "operating_point", "paired", "points", "running_paths", "seed_paths", "spread", "tension", "variance_errors"]
