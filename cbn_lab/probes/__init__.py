@@ -4,6 +4,7 @@
     gradients    mean, second moment and variance of the gradient over mini-batches; gradient noise scale
     landscape    loss and gradient along the gradient (Santurkar et al. 2018)
     depth        growth of the squared gradient from layer to layer (Yang et al. 2019)
+    shift        internal covariate shift: a layer's gradient before and after the layers below move (Santurkar et al.)
     effects      the three effects side by side: L, E||g||^2, tr Cov[g]
     inputs       what enters each weight layer, and the gradient that arrives at its output
 
@@ -15,7 +16,7 @@ raw values beside scale-free ones (times ||w||^2 of the parameters concerned). S
 
 from importlib import import_module
 
-_SUBMODULES = ("curvature", "gradients", "landscape", "depth", "effects", "inputs")
+_SUBMODULES = ("curvature", "gradients", "landscape", "depth", "shift", "effects", "inputs")
 
 
 def __getattr__(name: str):
