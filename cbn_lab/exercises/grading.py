@@ -22,7 +22,7 @@ _LINES, _CHARACTERS = 12, 1000  # of a message
 
 
 class _NotAttempted(Exception):
-    pass
+    """The message says what is missing, as the beginning of a sentence."""
 
 
 def grade(spec: Spec, student) -> Card:
@@ -33,19 +33,19 @@ def grade(spec: Spec, student) -> Card:
 
 
 def _outcome(spec: Spec, student) -> tuple[str, str, str]:
-    kind = "number" if spec.stub is None else "class" if isinstance(spec.stub, type) else "function"
-    todo = f"`ex.check(...)` takes your {kind}. `ex.hint()` shows a hint."
     try:
         _require_kind(spec, student)
         with _first_output(spec, student):
             spec.check(_prepared(spec, student))
-    except _NotAttempted:
-        return NOT_ATTEMPTED, todo, ""
+    except _NotAttempted as missing:
+        return NOT_ATTEMPTED, f"{missing}, and run the cell again. `ex.hint()` shows a hint.", ""
     except Wrong as wrong:
         return WRONG, str(wrong), ""
     except NotImplementedError as error:
         if _deliberate(error):
-            return NOT_ATTEMPTED, todo, ""
+            name = traceback.extract_tb(error.__traceback__)[-1].name
+            return NOT_ATTEMPTED, (f"`{name}` raises NotImplementedError: put your own lines in its place, and run the "
+                                   "cell again. `ex.hint()` shows a hint."), ""
         return ERROR, *_told(error)
     except isolation.TooLong as error:
         _, code = _told(error)
@@ -58,7 +58,7 @@ def _outcome(spec: Spec, student) -> tuple[str, str, str]:
 def _require_kind(spec: Spec, student) -> None:
     """Wrong unless `student` is a function, a class or a value, as the exercise asks."""
     if student is None:
-        raise _NotAttempted
+        raise _NotAttempted("there is no answer yet: put yours in place of `None`")
     is_class = isinstance(student, type)
     routine = inspect.isroutine(student) or isinstance(student, functools.partial)
     if spec.stub is None:
@@ -96,7 +96,7 @@ def _watched(function, stub):
         _require_call(function, stub, arguments, options)
         result = function(*arguments, **options)
         if first and result is None:
-            raise _NotAttempted
+            raise _NotAttempted("your function returns None: let it `return` the result")
         first = False
         if not inspect.isgeneratorfunction(stub):
             require(not inspect.isgenerator(result), "your function contains `yield`, so a call gives a generator and "
@@ -149,7 +149,7 @@ def _first_output(spec: Spec, student):
     def look(module, inputs, output):
         if isinstance(module, student):
             if output is None and not seen:
-                raise _NotAttempted
+                raise _NotAttempted("`forward` returns None: let it `return` the result")
             seen.append(True)
 
     handle = torch.nn.modules.module.register_module_forward_hook(look)
