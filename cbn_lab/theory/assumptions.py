@@ -150,9 +150,10 @@ def _claimed(name: str, attribute: str, claimed, what: str):
 
 
 def _bet(state: State, name: str, what: str) -> Finding:
-    last = state.pooled[-1]
-    if not margins.refuted(last.wealth[name]):
-        return Finding(False, f"{2 * last.count} draws do not refute the claim about {what}")
+    """The wealth counts at its best step: the claim is refuted if it ever exceeds the limit, later losses or not."""
+    last = next((pooled for pooled in state.pooled if margins.refuted(pooled.wealth[name])), None)
+    if last is None:
+        return Finding(False, f"{2 * state.pooled[-1].count} draws do not refute the claim about {what}")
     mean = (last.second if name == "second moment" else last.variance) / last.count
     tail = f"; {hint}" if (hint := _tail_hint(state)) else ""
     return Finding(True, f"betting on {2 * last.count} draws against the claim about {what} refutes it at level "
