@@ -43,6 +43,7 @@ from IPython.display import Markdown
 from torch import nn
 
 from cbn_lab import activations, blocks, data, doctor, figures, start, widgets
+from cbn_lab.exercises import exercise
 from cbn_lab.train import train
 
 DATA = "../data"  # looked at first, then ./data, $CBN_LAB_DATA and ~/.cache/cbn-lab
@@ -371,18 +372,28 @@ short = {f"{label}, recorded": group for label, group in figures.arms(sigmoid_pa
 widgets.LiveTraining(longer, recorded=short)
 
 # %% [markdown]
-# **0.3 An activation of your own.** Write an elementwise module and put its class in place of `None`. It then has a
-# name, and every network, figure and widget of the course can use it. Without yours, Softsign, $z/(1+|z|)$, stands
-# in. *What to look for:* compute the moments first, and predict from them how much the place will matter. Try
-# something bounded and one-sided, such as $e^{-z^2}$, then something with mean 0. Put the other places into the list
-# as well. Where were you wrong?
+# **0.3 An activation of your own.** Write one, in place of `raise NotImplementedError`. It then has a name, and every
+# network, figure and widget of the course can use it. `ex.check` says whether it can serve as an activation; there are
+# many right answers. `ex.hint()` helps, `ex.solution()` shows one. Without yours, Softsign, $z/(1+|z|)$, stands in.
+# *What to look for:* compute the moments first, and predict from them how much the place will matter. Try something
+# bounded and one-sided, such as $e^{-z^2}$, then something with mean 0. Put the other places into the list as well.
+# Where were you wrong?
 
 # %%
-MyActivation = None  # a class: class MyActivation(nn.Module): def forward(self, z): return ...
+ex = exercise("0.3")
 
-if MyActivation is None:
-    print("No activation of yours yet: Softsign stands in.")
-activations.register("mine", MyActivation or nn.Softsign)
+
+class MyActivation(nn.Module):
+    """f(z), for each number alone; z may have any shape."""
+
+    def forward(self, z):
+        raise NotImplementedError
+
+
+ex.check(MyActivation)
+
+# %%
+activations.register("mine", ex.use(MyActivation))
 figures.moments(["mine", *FIVE])
 
 # %%
@@ -391,7 +402,7 @@ yardstick = [run for run in records if (run.config["activation"], run.config["pl
 widgets.LiveTraining(own, recorded={"relu, before, recorded": yardstick})
 
 # %% [markdown]
-# **0.4 Which label?** Give each sentence one of the four labels, or say why it deserves none.
+# **0.4 Which label?** Give each sentence one of the four labels, or "none" if it deserves none.
 #
 # 1. "BN works because it reduces internal covariate shift."
 # 2. "With CBN the test accuracy with Sigmoid is on average more than 15 points higher than with vanilla BN."
@@ -399,16 +410,15 @@ widgets.LiveTraining(own, recorded={"relu, before, recorded": yardstick})
 # 4. "Complete batch normalization is better than batch normalization."
 #
 # *What to look for:* who says it, for which settings, and what would show that it is wrong.
-#
-# <details><summary>Our answers</summary>
-#
-# 1. Once the reason given by the inventors of BN, now mostly folklore: Santurkar et al. (2018) added a changing noise
-#    after BN, and the networks trained as well.
-# 2. Reported, in the abstract of Peng, Yu and Yu, for their layer and their networks. Not measured here.
-# 3. Proved: Sigmoid$(z)$ + Sigmoid$(-z)$ = 1, and $z$ and $-z$ have the same distribution.
-# 4. None: no settings, no measure, no comparison. And which layer, theirs or ours?
-#
-# </details>
+
+# %%
+ex = exercise("0.4")
+labels = None  # a list of four, such as ["measured", "measured", "measured", "measured"]
+ex.check(labels)
+
+# %% [markdown]
+# What you solve is noted in `cbn_lab_progress.json` beside this notebook. The file is yours; `python -m
+# cbn_lab.exercises` reads it.
 #
 # ## Going further
 #
