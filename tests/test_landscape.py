@@ -69,6 +69,8 @@ def test_whole_and_layers_against_a_naive_twin(statistics, scale_free):
         assert line.smoothness == max(line.ratios)
     assert found.loss == pytest.approx(_loss_and_gradients(twin, batch)[0])
     assert found.gradient_evaluations == 1 + 3 * 4
+    alone = measure(net, F.cross_entropy, batch, statistics=statistics, steps=STEPS, per_layer=False)
+    assert (alone.whole, alone.layers, alone.gradient_evaluations) == (found.whole, {}, 4)
 
 
 class _Quadratic(nn.Module):

@@ -85,7 +85,7 @@ def test_steps_that_are_refused(step):
 def test_other_refusals():
     with pytest.raises(TypeError, match="statistics"):
         shift.internal(_net(), F.cross_entropy, _batch(), step=0.1)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="not finite|loss of this batch is nan"):
         shift.internal(_net("none", "relu"), F.cross_entropy, _batch(), statistics="batch", step=1e300)
     with pytest.raises(ValueError, match="no parameter"):
         shift.internal(_net().requires_grad_(False), F.cross_entropy, _batch(), statistics="batch", step=0.1)

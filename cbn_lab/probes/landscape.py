@@ -55,7 +55,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Landscape:
-    """`whole`: all parameters move; `layers`: those of one module move alone, along their own gradient."""
+    """`whole`: all parameters move; `layers`: those of one module move alone, along their own gradient.
+
+    `coordinates` is "w" or "w/||w||"; `layers` is empty where they were not asked for.
+    """
 
     steps: tuple[float, ...]
     loss: float
@@ -84,23 +87,24 @@ def around(learning_rate: float, count: int = 8) -> tuple[float, ...]:
     return tuple(learning_rate * 0.5 * 8 ** (i / (count - 1)) for i in range(count))
 
 
-def probe(model: nn.Module, loss_fn: Callable, batch, *, statistics: str, steps: Sequence[float]) -> Landscape:
+def probe(model: nn.Module, loss_fn: Callable, batch, *, statistics: str, steps: Sequence[float],
+          per_layer: bool = True) -> Landscape:
     """Move by -step * gradient, for each of `steps` (learning rates); see `around`.
 
-    Costs 1 + len(steps) * (1 + layers) gradient evaluations. Raises ValueError for no steps, a step that is not
-    positive, a gradient that is zero, a loss or gradient that is not finite (with the step at which that is so), and
-    what `frozen` refuses.
+    Costs 1 + len(steps) * (1 + number of layers) gradient evaluations, without the layers 1 + len(steps). Raises
+    ValueError for no steps, a step that is not positive, a gradient that is zero, a loss or gradient that is not finite
+    (with the step at which that is so), and what `frozen` refuses.
     """
-    return _measure(model, loss_fn, batch, statistics, steps, scale_free=False)
+    return _measure(model, loss_fn, batch, statistics, steps, per_layer, scale_free=False)
 
 
-def probe_scale_free(model: nn.Module, loss_fn: Callable, batch, *, statistics: str,
-                     steps: Sequence[float]) -> Landscape:
+def probe_scale_free(model: nn.Module, loss_fn: Callable, batch, *, statistics: str, steps: Sequence[float],
+                     per_layer: bool = True) -> Landscape:
     """The same in w/||w||, tensor by tensor; `steps` are effective learning rates. Tensors that are zero stay so."""
-    return _measure(model, loss_fn, batch, statistics, steps, scale_free=True)
+    return _measure(model, loss_fn, batch, statistics, steps, per_layer, scale_free=True)
 
 
-def _measure(model, loss_fn, batch, statistics, steps, *, scale_free: bool) -> Landscape:
+def _measure(model, loss_fn, batch, statistics, steps, per_layer, *, scale_free: bool) -> Landscape:
     steps = tuple(float(step) for step in steps)
     if not steps or not all(0 < step < float("inf") for step in steps):
         raise ValueError(f"steps must be positive, finite numbers, at least one, got {steps}; see around")
@@ -116,7 +120,7 @@ def _measure(model, loss_fn, batch, statistics, steps, *, scale_free: bool) -> L
         whole = walk.line(list(named))
         if not whole.squared_gradient:
             raise ValueError("the gradient of this batch is zero, so there is no direction to go in")
-        parts = {layer: walk.line(names) for layer, names in layers.items()}
+        parts = {layer: walk.line(names) for layer, names in (layers.items() if per_layer else ())}
         return Landscape(steps, walk.loss, whole, parts, "w/||w||" if scale_free else "w", statistics, len(batch[1]),
                          walk.evaluations)
 
