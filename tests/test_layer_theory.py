@@ -124,6 +124,20 @@ def test_correlation_gives_even_a_centred_activation_a_spike():
     assert constant.top == pytest.approx(4 * 0.25) and constant.trace == pytest.approx(1.0)
 
 
+def test_the_spectrum_of_correlated_channels_is_that_of_a_sample():
+    """Largest and second eigenvalue within 3 %, of 100,000 draws with a correlation matrix of two groups."""
+    group = np.repeat([0, 1], [12, 8])
+    correlation = np.where(group[:, None] == group, 0.6, -0.3) + 0.4 * np.eye(20)
+    z = _normal(100_000, 20, seed=4) @ np.linalg.cholesky(correlation).T
+    for name in ("relu", "tanh"):
+        theory = layer.spectrum_of_correlated(name, correlation, 0.3, 1.2).eigenvalues
+        found = layer.measured(activations.evaluate(name, 0.3 + 1.2 * z)).eigenvalues
+        np.testing.assert_allclose(found[:2], theory[:2], rtol=0.03)
+    equal = np.full((9, 9), 0.4) + 0.6 * np.eye(9)
+    np.testing.assert_allclose(layer.spectrum_of_correlated("swish", equal).eigenvalues,
+                               layer.activation_spectrum("swish", 9, correlation=0.4).eigenvalues, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", activations.names())
 def test_squared_slope_is_that_of_autograd(name):
     z = torch.linspace(-9, 11, 400_001, dtype=torch.float64).requires_grad_()

@@ -127,6 +127,16 @@ def activation_spectrum(name: str, width: int, mean: float = 0.0, std: float = 1
     return spectrum(m.mean, m.variance, width, added)
 
 
+def spectrum_of_correlated(name: str, correlation: np.ndarray, mean: float = 0.0, std: float = 1.0) -> Spectrum:
+    """Of E[hh^T] = m^2 11^T + Cov f, z jointly normal with this correlation matrix [N, N], equal means and deviations.
+
+    With the correlation that a net's z are measured to have, the only difference left to the measured spectrum is the
+    assumption that z is normal.
+    """
+    matrix = activations.moments(name, mean, std).mean ** 2 + covariance(name, correlation, mean, std)[0]
+    return Spectrum(np.linalg.eigvalsh(matrix)[::-1].clip(min=0.0))
+
+
 def squared_slope(name: str, mean: float = 0.0, std: float = 1.0) -> float:
     """E[f'(z)^2] for z ~ N(mean, std^2): what the activation does to a squared gradient on its way back.
 
