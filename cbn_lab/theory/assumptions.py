@@ -188,6 +188,8 @@ def _lower_bound(state: State) -> Finding:
 
 def _mini_batch(state: State) -> Finding:
     for k, visit in enumerate(state.visits, start=1):
+        if not np.all(np.isfinite(visit.one_variance)):
+            continue  # inf / b is inf: nothing to compare
         expected = state.factor * visit.one_variance
         over = int(np.argmax(np.abs(visit.variance - expected)))
         if abs(visit.variance[over] - expected[over]) > 1e-9 * visit.one_variance[over]:
