@@ -28,12 +28,19 @@ def _worst(state: State, left: list, right: list, *, equal: bool = False, extra=
 
 
 def _mean(state: State, left: list, right: list, *, extra: float = 0.0) -> Sides:
-    """Sides that are means over the paths of the run."""
+    """Sides that are means over the paths of the run, for lines that hold on every path, or with exact expectations."""
     with np.errstate(invalid="ignore", over="ignore"):
-        a, b = sum(left), sum(right)
-        margin = 0.0 if state.exact else margins.mean_margin(np.asarray(b - a))
         scale = sum(float(np.mean(np.abs(term))) for term in (*left, *right)) + extra
-        return Sides(float(np.mean(a)), float(np.mean(b)), scale, margin)
+        return Sides(float(np.mean(sum(left))), float(np.mean(sum(right))), scale)
+
+
+def _bound(state: State, left, right: list) -> Sides:
+    """A mean over the paths of left >= 0 against constants; where paths are sampled, bets against it decide."""
+    sides, bound = _mean(state, [left], right), float(sum(right))
+    if state.exact or not 0 < bound < np.inf:
+        return sides
+    return Sides(sides.left, sides.right, sides.scale, margins.mean_margin(left),
+                 margins.refuted(margins.log_wealth(left / bound)), f"mean over {left.size} paths, sampled")
 
 
 def _pooled_unbiased(state: State) -> Sides:
@@ -95,10 +102,23 @@ def _unbiased(state: State) -> Sides:
     return _worst(state, [visit.inner], [visit.squared], equal=True, extra=size)
 
 
+def _drawn(state: State):
+    """(noise, squares), [K, R]: 0 and E|g|^2 where expectations are exact.
+
+    On sampled paths gradient . g - |gradient|^2 of the gradients that were used, a mean of 0 if g is unbiased, and
+    |g|^2. Left in both sides, they make a line about means one that holds on every path: nothing is left to chance.
+    """
+    totals = state.totals
+    if state.exact:
+        return np.zeros_like(totals.squared), totals.second
+    infinite = not np.all(np.isfinite(totals.second))
+    return totals.drawn_inner - totals.squared, totals.second if infinite else totals.drawn_squared
+
+
 def _one_step(state: State) -> Sides:
-    alpha, totals = state.alphas[-1], state.totals
-    return _mean(state, [totals.value[-1], -totals.value[-2]],
-                 [-alpha * totals.squared[-1], alpha**2 * state.problem.L / 2 * totals.second[-1]],
+    alpha, totals, (noise, squares) = state.alphas[-1], state.totals, _drawn(state)
+    return _mean(state, [totals.value[-1], -totals.value[-2], alpha * noise[-1]],
+                 [-alpha * totals.squared[-1], alpha**2 * state.problem.L / 2 * squares[-1]],
                  extra=abs(state.start_value))
 
 
@@ -119,8 +139,9 @@ def _variance(state: State) -> Sides:
 
 
 def _telescoped(state: State) -> Sides:
-    half, totals = state.alphas**2 * state.problem.L / 2, state.totals
-    return _mean(state, [state.alphas @ totals.squared], [totals.value[0], -totals.value[-1], half @ totals.second])
+    half, totals, (noise, squares) = state.alphas**2 * state.problem.L / 2, state.totals, _drawn(state)
+    return _mean(state, [state.alphas @ totals.squared],
+                 [totals.value[0], -totals.value[-1], -state.alphas @ noise, half @ squares])
 
 
 def _lower(state: State) -> Sides:
@@ -145,7 +166,7 @@ def _g_terms(state: State) -> list[float]:
 
 
 def _fixed_second(state: State) -> Sides:
-    return _mean(state, [_average(state)], _g_terms(state))
+    return _bound(state, _average(state), _g_terms(state))
 
 
 def _absorbed(state: State) -> Sides:
@@ -155,7 +176,7 @@ def _absorbed(state: State) -> Sides:
 
 def _fixed_variance(state: State) -> Sides:
     alpha, K = state.alphas[0], len(state.alphas)
-    return _mean(state, [_average(state)], [2 * state.gap / (K * alpha), alpha * state.problem.L * state.sigma2])
+    return _bound(state, _average(state), [2 * state.gap / (K * alpha), alpha * state.problem.L * state.sigma2])
 
 
 def best_step(gap: float, L: float, G2: float, K: int) -> float:
@@ -171,8 +192,8 @@ def _best(state: State) -> Sides:
 
 def _diminishing(state: State) -> Sides:
     total = state.alphas.sum()
-    return _mean(state, [state.alphas / total @ state.totals.squared],
-                 [2 * state.gap / total, state.problem.L * state.sigma2 * float(state.alphas @ state.alphas) / total])
+    return _bound(state, state.alphas / total @ state.totals.squared,
+                  [2 * state.gap / total, state.problem.L * state.sigma2 * float(state.alphas @ state.alphas) / total])
 
 
 def _batch_variance(state: State) -> Sides:
@@ -182,7 +203,7 @@ def _batch_variance(state: State) -> Sides:
 
 def _batch(state: State) -> Sides:
     alpha, K = state.alphas[0], len(state.alphas)
-    return _mean(state, [_average(state)], [2 * state.gap / (K * alpha),
+    return _bound(state, _average(state), [2 * state.gap / (K * alpha),
                                             alpha * state.problem.L * state.problem.sigma2 * state.factor])
 
 
@@ -197,7 +218,7 @@ def _moment_limits(state: State) -> Sides:
 
 def _bottou(state: State) -> Sides:
     alpha, K, mu = state.alphas[0], len(state.alphas), state.problem.mu
-    return _mean(state, [_average(state)], [alpha * state.problem.L * state.M / mu, 2 * state.gap / (K * mu * alpha)])
+    return _bound(state, _average(state), [alpha * state.problem.L * state.M / mu, 2 * state.gap / (K * mu * alpha)])
 
 
 def _ghadimi(state: State) -> Sides:
@@ -206,8 +227,8 @@ def _ghadimi(state: State) -> Sides:
     total = weights.sum()
     if not np.all(weights > 0):  # no probabilities, so no theorem
         return Sides(np.nan, np.nan, where="2 gamma - L gamma^2 is not positive")
-    return _mean(state, [weights / total @ state.totals.squared / L],
-                 [2 * state.gap / L / total, state.sigma2 * float(gamma @ gamma) / total])
+    return _bound(state, weights / total @ state.totals.squared / L,
+                  [2 * state.gap / L / total, state.sigma2 * float(gamma @ gamma) / total])
 
 
 # When a line says nothing about a run --------------------------------------------------------------------------------
