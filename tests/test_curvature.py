@@ -1,6 +1,7 @@
 """Curvature: products against finite differences, eigenvalues and traces against dense twins, invariances, edges."""
 
 import copy
+import re
 from itertools import product
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cbn_lab import blocks, models
+from cbn_lab import activations, blocks, models
 from cbn_lab.probes import _matrices, curvature
 from cbn_lab.probes._frozen import frozen
 
@@ -27,13 +28,13 @@ NETS |= {name: ("complete", options) for name, options in CBN_VARIANTS.items()}
 BOTH = ("batch", "running")
 
 
-def small(name="before", activation="tanh", model="mlp", seed=0):
+def small(name="before", activation="tanh", model="mlp", **more):
     """A net of 60 to 200 parameters in float64, with shifts, gammas and running statistics that are not the initial."""
     placement, options = NETS[name]
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     size = {"image_size": 2, "width": 5, "depth": 2} if model == "mlp" else {"image_size": 5, "widths": (3, 3)}
     net = models.build(model, num_classes=3, in_channels=2, activation=activation, placement=placement,
-                       norm_options=options, **size).double()
+                       norm_options=options | more, **size).double()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -199,3 +200,115 @@ def test_train_and_eval_mode_have_different_hessians():
     none = small("none")
     values = [curvature.lambda_max(none, F.cross_entropy, batch, statistics=s).value for s in BOTH]
     assert values[0] == values[1]
+
+
+SCALED = re.compile(r"\.weight\.(weight|bias)$|\.pre_shift$")  # of a block; the head's are called 3.weight, 3.1.weight
+
+
+def rescaled(net, factor=10.0):
+    """A copy with the weight layers of all blocks, and what is added to them before the activation, multiplied."""
+    copied = copy.deepcopy(net)
+    names = [name for name, _ in net.named_parameters() if SCALED.search(name)]
+    assert len(names) >= 2
+    with torch.no_grad():
+        for name in names:
+            copied.get_parameter(name).mul_(factor)
+    return copied, names
+
+
+def is_scale_invariant(placement, activation):
+    """weight -> BN: always. weight -> f -> BN: where f(az) = a f(z). Without a norm: never."""
+    return placement in ("before", "both") or (placement != "none" and activations.is_homogeneous(activation))
+
+
+@pytest.mark.parametrize("placement, activation", list(product(blocks.placements(), ("relu", "tanh", "swish"))))
+def test_weights_before_norms_times_ten(placement, activation):
+    """Raw curvature falls to a hundredth, scale-free values stay, exactly where the loss does not see the scale."""
+    options = {} if placement == "none" else {"eps": 1e-14}  # a larger one sees the scale of the weights
+    net, batch = small(placement, activation, **options), a_batch()
+    ten, names = rescaled(net)
+    options = {"statistics": "batch", "parameters": names}
+    invariant = is_scale_invariant(placement, activation)
+    for probe in (curvature.lambda_max, curvature.lambda_min, curvature.gauss_newton_max):
+        one, other = (probe(model, F.cross_entropy, batch, **options) for model in (net, ten))
+        close = other.value == pytest.approx(one.value / 100, rel=1e-5)
+        close_free = other.scale_free == pytest.approx(one.scale_free, rel=1e-5)
+        assert (close, close_free) == (invariant, invariant)
+    # All parameters: gammas and the head keep their scale, so the raw value does what it likes.
+    one, other = (curvature.lambda_max(model, F.cross_entropy, batch, statistics="batch") for model in (net, ten))
+    assert (other.scale_free == pytest.approx(one.scale_free, rel=1e-5)) == invariant
+    assert other.value != pytest.approx(one.value / 100, rel=1e-2)
+
+
+def test_running_statistics_see_the_scale():
+    net, batch = small("before"), a_batch()
+    ten, names = rescaled(net)
+    one, other = (curvature.lambda_max(model, F.cross_entropy, batch, statistics="running", parameters=names)
+                  for model in (net, ten))
+    assert other.scale_free != pytest.approx(one.scale_free, rel=0.1)
+
+
+# --- why gradients are differentiated here, and not what torch.func.jacrev returns ------------------------------------
+
+NORMS = {
+    "batch_norm": lambda z, gamma: F.batch_norm(z, None, None, gamma, None, training=True),
+    "layer_norm": lambda z, gamma: F.layer_norm(z, (3,), gamma),
+    "instance_norm": lambda z, gamma: F.instance_norm(z.T[None], weight=gamma)[0].T,
+}
+func = torch.func
+FUNC_HESSIANS = {
+    "hessian, which is jacfwd(jacrev)": lambda f, w: func.hessian(f)(w),
+    "jacrev(jacrev)": lambda f, w: func.jacrev(func.jacrev(f))(w),
+    "jacfwd(jacfwd)": lambda f, w: func.jacfwd(func.jacfwd(f))(w),
+    "jacrev(jacfwd)": lambda f, w: func.jacrev(func.jacfwd(f))(w),
+    "jacfwd(grad)": lambda f, w: func.jacfwd(func.grad(f))(w),
+    "jacrev(grad)": lambda f, w: func.jacrev(func.grad(f))(w),
+}
+
+
+def normed_loss(norm):
+    """A loss of 15 numbers: a weight matrix [3, 4] and gamma [3]. The weight and gamma together are what matters."""
+    generator = torch.Generator().manual_seed(0)
+    x, target, w = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((6, 4), (6, 3), (15,)))
+    return lambda w: (NORMS[norm](x @ w[:12].view(3, 4).T, w[12:]).tanh() * target).sum(), w
+
+
+def by_differences(f, w, step=1e-4):
+    """Hessian from gradients, fourth order."""
+    def gradient(at):
+        at = at.clone().requires_grad_()
+        return torch.autograd.grad(f(at), at)[0]
+
+    rows = []
+    for unit in torch.eye(len(w), dtype=w.dtype):
+        near, far = (gradient(w + s * unit) - gradient(w - s * unit) for s in (step, 2 * step))
+        rows.append((8 * near - far) / (12 * step))
+    return torch.stack(rows)
+
+
+def relative_error(found, expected):
+    return float((found - expected).detach().norm() / expected.norm())
+
+
+in_torch = pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")  # forward mode calls it
+
+
+@in_torch
+@pytest.mark.parametrize("norm", NORMS)
+def test_double_backward_and_derivatives_of_grad_are_right_through_norms(norm):
+    f, w = normed_loss(norm)
+    expected = by_differences(f, w)
+    for way in ("jacfwd(grad)", "jacrev(grad)"):
+        assert relative_error(FUNC_HESSIANS[way](f, w), expected) < 1e-8
+    assert relative_error(torch.autograd.functional.hessian(f, w), expected) < 1e-8
+
+
+@in_torch
+@pytest.mark.xfail(reason="torch.func through norms is wrong, 10 to 100 % in torch 2.15; reported as XPASS once it is "
+                          "right, which then is good news and no failure", strict=False, raises=AssertionError)
+@pytest.mark.parametrize("norm, way", list(product(NORMS, list(FUNC_HESSIANS)[:4])))
+def test_torch_func_is_right_through_norms(norm, way):
+    """Seen in torch 2.13 and 2.15: the derivative of a jvp is wrong, and that of a jacrev where gamma is among the
+    variables. Neither raises. Differentiate `grad` (see the test above)."""
+    f, w = normed_loss(norm)
+    assert relative_error(FUNC_HESSIANS[way](f, w), by_differences(f, w)) < 1e-8
