@@ -37,7 +37,9 @@ from cbn_lab.probes._frozen import STATISTICS, frozen
 from cbn_lab.probes._matrices import Matrix
 
 _DENSE = 32  # up to this size all of the matrix costs less than a Lanczos run, and ARPACK needs n > 1
-_RESTARTS = 200
+# Lanczos vectors between restarts are few at first (the residual is looked at then), many where that does not converge,
+# and then never more than 1 GiB of them.
+_RESTARTS, _MOST_VECTORS, _MOST_NUMBERS = 20, 200, 2**27
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 _ENDS = {"LA": "largest", "SA": "smallest"}
 _KINDS = {"hessian": _matrices.hessian, "gauss_newton": _matrices.gauss_newton}
@@ -181,6 +183,8 @@ def per_layer(probe: Callable, model: nn.Module, loss_fn: Callable, batch, *, st
 
 
 def _eigenvalue(kind, end, model, loss_fn, batch, statistics, names, tolerance, seed) -> Eigenvalue:
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, a residual relative to the spectrum's width, got {tolerance}")
     with frozen(model, statistics=statistics) as probe:
         chosen, left_out = _matrices.selected(model, names)
         a = _KINDS[kind](probe, loss_fn, batch, chosen)
@@ -223,15 +227,17 @@ def _extreme(multiply: Callable, n: int, end: str, tolerance: float, seed: int, 
     # eigenvalue of a Gauss-Newton matrix). Shifted by the width, it is relative to the width; Lanczos vectors stay.
     shift = width if end == "LA" else -width
     operator = LinearOperator((n, n), matvec=lambda v: multiply(v.ravel()) + shift * v.ravel(), dtype=np.float64)
-    seeded = {"rng": rng} if "rng" in inspect.signature(eigsh).parameters else {}  # SciPy 1.17 draws vectors of its own
-    steps = min(n, 20 if tolerance < 1e-4 else 12)  # between restarts, which is where the residual is looked at
-    try:
-        _, vectors = eigsh(operator, 1, which=end, v0=start, ncv=steps, tol=tolerance, maxiter=_RESTARTS, **seeded)
-    except ArpackNoConvergence as error:
-        raise RuntimeError(f"the {what} was not found to a relative residual of {tolerance:g} in {_RESTARTS} restarts "
-                           "of Lanczos; give a larger tolerance, or a float64 copy of model and batch if they are "
-                           "float32") from error
-    return _rayleigh(multiply, vectors[:, 0])
+    options = {"which": end, "v0": start, "tol": tolerance, "maxiter": _RESTARTS}
+    if "rng" in inspect.signature(eigsh).parameters:  # since SciPy 1.17, which draws vectors of its own
+        options["rng"] = rng
+    for vectors in (20 if tolerance < 1e-4 else 12, min(_MOST_VECTORS, max(20, _MOST_NUMBERS // n))):
+        try:
+            _, found = eigsh(operator, 1, ncv=min(n, vectors), **options)
+            return _rayleigh(multiply, found[:, 0])
+        except ArpackNoConvergence:  # an end crowded with eigenvalues: once more, between fewer restarts
+            continue
+    raise RuntimeError(f"the {what} was not found to a residual of {tolerance:g} of the spectrum's width; give a "
+                       "larger tolerance, or a float64 copy of model and batch if they are float32")
 
 
 def _extreme_dense(a: np.ndarray, end: str) -> tuple[float, float]:
