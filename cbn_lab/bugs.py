@@ -19,6 +19,7 @@ from cbn_lab.figures import spread
 from cbn_lab.norms import gallery
 from cbn_lab.train import TrainConfig, fit
 
+LETTERS = {bug.layer.__name__: letter for letter, bug in gallery.SUSPECTS.items()}
 LAYERS = {"Correct": gallery.Correct} | {bug.layer.__name__: bug.layer for bug in gallery.SUSPECTS.values()}
 SETTINGS = {"convnet, batches of 128": {},
             "MLP, batches of 8": {"model": "mlp", "model_options": {"width": 64, "depth": 3}, "batch_size": 8,
@@ -36,15 +37,16 @@ def plan() -> list[TrainConfig]:
 
 
 def table(records: Sequence[runs.Run]) -> list[tuple]:
-    """Layer, then for each setting training loss of the last epoch (nats) and test accuracy (%), as mean and range."""
-    rows = [("layer", *(f"{what}, {setting}" for setting in SETTINGS for what in ("loss", "accuracy")))]
+    """Layer, then for each setting training loss of the last epoch and test accuracy, as mean and range."""
+    rows = [("layer", *(f"{what}, {setting}" for setting in SETTINGS for what in ("loss (nats)", "accuracy (%)")))]
     for layer in ("batch_norm", *LAYERS):
         cells = []
         for setting in SETTINGS:
             finals = [run.final for run in of(records, layer, setting)]
             cells += [spread([final["train_loss"] for final in finals], 3),
                       spread([100 * final["test_accuracy"] for final in finals])]
-        rows.append((layer, *(cell.replace(f", {len(SEEDS)} seeds", "") for cell in cells)))
+        label = f"{LETTERS[layer]}: {layer}" if layer in LETTERS else layer
+        rows.append((label, *(cell.replace(f", {len(SEEDS)} seeds", "") for cell in cells)))
     return rows
 
 

@@ -28,12 +28,12 @@ def test_every_planned_run_is_recorded_once_from_a_clean_commit():
 
 def test_the_table_has_a_row_per_layer_with_the_runs_of_its_own():
     heading, *rows = bugs.table(RECORDS)
-    assert [row[0] for row in rows] == ["batch_norm", *bugs.LAYERS] and len(heading) == 5
+    assert [row[0].split(": ")[-1] for row in rows] == ["batch_norm", *bugs.LAYERS] and len(heading) == 5
     setting = "MLP, batches of 8"
     group = bugs.of(RECORDS, "MomentumReversed", setting)
     assert [run.config["seed"] for run in group] == [0, 1, 2]
     accuracies = [100 * run.final["test_accuracy"] for run in group]
-    cell = next(row for row in rows if row[0] == "MomentumReversed")[heading.index(f"accuracy, {setting}")]
+    cell = next(row for row in rows if row[0] == "F: MomentumReversed")[heading.index(f"accuracy (%), {setting}")]
     assert cell == f"{sum(accuracies) / 3:.1f} ({min(accuracies):.1f} to {max(accuracies):.1f})"
 
 

@@ -10,7 +10,7 @@ from cbn_lab.exercises.tools import call, close
 
 
 def batch_norm_backward(dy, x, weight, eps):
-    """dy, x [N, C]; weight [C]. dy is dL/dy. Returns (dx, dweight, dbias), of shapes [N, C], [C], [C]."""
+    """dy, x [N, C]; weight [C]. dy is dF/dy. Returns (dx, dweight, dbias), of shapes [N, C], [C], [C]."""
     raise NotImplementedError
 
 
@@ -96,7 +96,7 @@ def check_backward(student) -> None:
 
 BACKWARD = Spec(
     id="1.2", title="the backward pass of batch norm",
-    task="Given `dy = dL/dy`, return `(dx, dweight, dbias)` for `[N, C]`, by the formulas of section 3 and without "
+    task="Given `dy = dF/dy`, return `(dx, dweight, dbias)` for `[N, C]`, by the formulas of section 3 and without "
          "autograd.",
     stub=batch_norm_backward, reference=batch_norm_backward_solution, check=check_backward,
     hints=("Compute `sigma` and `xhat` again, as in the forward pass. dbias and dweight are sums over the batch.",

@@ -109,7 +109,7 @@ _MISTAKES = {  # the mistake -> (a layer that makes it, the message)
     "graph kept": (gallery.KeepsTheGraph,
                    "running_mean became part of the autograd graph: store `mean.detach()`"),
 }
-_ROWS = ("defaults", "axes", "biased_variance_normalizes", "unbiased_variance_is_stored", "eps_inside_the_root",
+ROWS = ("defaults", "axes", "biased_variance_normalizes", "unbiased_variance_is_stored", "eps_inside_the_root",
          "momentum_weighs_the_update", "eval_uses_running_statistics", "train_and_eval_alternate",
          "grad_mode_is_not_train_mode", "gradients", "double_backward", "one_value_is_refused", "batch_of_one_image",
          "mean_offset", "constant_channel", "input_is_left_alone", "buffers_in_place", "state_dict")
@@ -181,7 +181,7 @@ def check_layer(student) -> None:
                   what=what, mistakes=mistakes)
     _check_float32(student)
     _check_buffers(student)
-    for row in conformance.check(student, _ROWS):
+    for row in conformance.check(student, ROWS):
         require(row.passed, f"it fails the row `{row.name}` of the conformance table. {row.detail}")
 
 

@@ -2,12 +2,14 @@
 
 from cbn_lab.exercises._ex01_backward import BACKWARD
 from cbn_lab.exercises._ex01_forward import FORWARD
-from cbn_lab.exercises._ex01_layer import LAYER
+from cbn_lab.exercises._ex01_layer import LAYER, ROWS
 from cbn_lab.exercises._ex01_merge import MERGE
 from cbn_lab.exercises._ex01_statistics import HALF_LIFE, UPDATE
 from cbn_lab.exercises.core import Mutant, Spec, require
 from cbn_lab.norms import conformance
 from cbn_lab.norms.gallery import SUSPECTS
+
+__all__ = ["EXERCISES", "ROWS"]
 
 _WHY = {"A": "the divisor is `var.sqrt() + self.eps`", "B": "what is stored is the variance that normalizes",
         "C": "the average runs over every axis", "D": "the mode is taken from `torch.is_grad_enabled()`",

@@ -62,6 +62,8 @@ def seed_paths(curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *,
         axis.plot(xs, mean, color=style.colour, linestyle=style.line, marker=style.marker, label=label)
         said.append(f"{label}: from {mean[0]:.3g} at {xs[0]:g} to {mean[-1]:.3g} at {xs[-1]:g}")
     axis.set(xlabel=xlabel, ylabel=ylabel)
+    if all(float(x).is_integer() for x in xs):
+        axis.xaxis.get_major_locator().set_params(integer=True)
     fig.legend(loc="outside upper center", ncols=len(curves))
     count = len(next(iter(curves.values())))
     return Figure(fig, f"{ylabel} against {xlabel}, {count} seeds and their mean. {'; '.join(said)}.")
