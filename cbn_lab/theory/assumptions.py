@@ -12,7 +12,7 @@ from scipy import optimize
 
 from cbn_lab.theory import margins
 from cbn_lab.theory.inequalities import Assumption, Finding
-from cbn_lab.theory.sgd import State
+from cbn_lab.theory.sgd import Pooled, State
 
 RELATIVE = 1e-6  # a constant is called wrong if it is off by more than this share
 
@@ -116,17 +116,23 @@ def _unbiased(state: State) -> Finding:
                 return Finding(True, f"at step {k}, E g is {visit.bias[over]:.4g} away from the gradient, whose norm "
                                      f"there is {math.sqrt(visit.squared[over]):.4g}")
         return Finding(False, "E g is the gradient at every visited point")
-    last = state.pooled[-1]
-    drift, margin = float(np.linalg.norm(last.drift)), float(margins.root_margin(*last.drift_squares))
-    if drift > margin + state.rounding * last.second:
-        return Finding(True, f"over {last.count} points the mean of g - gradient has norm {drift / last.count:.4g}, "
-                             f"the margin being {margin / last.count:.2g}")
-    for name, (total, observed, claimed) in (("gradient . g", last.inner), ("g . g' of two draws", last.product)):
+    found = next(filter(None, map(_bias_found, state.pooled)), None)  # at any step, as the line is looked at
+    return Finding(bool(found), found or f"no bias beyond the margin of {2 * state.pooled[-1].count} draws")
+
+
+def _bias_found(pooled: Pooled) -> str | None:
+    """What shows a bias in the draws up to a step, beyond the margin; None if nothing does."""
+    count, rounding = pooled.count, 1e-9 * (pooled.squared + pooled.second)
+    drift, margin = float(np.linalg.norm(pooled.drift)), float(margins.root_margin(*pooled.drift_squares))
+    if drift > margin + rounding:
+        return (f"over {count} points the mean of g - gradient has norm {drift / count:.4g}, the margin being "
+                f"{margin / count:.2g}")
+    for name, (total, observed, claimed) in (("gradient . g", pooled.inner), ("g . g' of two draws", pooled.product)):
         margin = float(margins.root_margin(observed, claimed))
-        if abs(total) > margin + 1e-9 * (last.squared + last.second):
-            return Finding(True, f"over {last.count} points the mean of {name} differs from |gradient|^2 by "
-                                 f"{total / last.count:.4g}, the margin being {margin / last.count:.2g}")
-    return Finding(False, f"no bias beyond the margin of {2 * last.count} draws")
+        if abs(total) > margin + rounding:
+            return (f"over {count} points the mean of {name} differs from |gradient|^2 by {total / count:.4g}, the "
+                    f"margin being {margin / count:.2g}")
+    return None
 
 
 def _claimed(name: str, attribute: str, claimed, what: str):

@@ -161,11 +161,13 @@ def run(problem: Problem, step: float | Sequence[float], steps: int | None = Non
         raise ValueError(f"paths is {paths}; the margins of sampled means need 30 at least")
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):  # a run may leave the finite numbers; it is cut there, and says so
-        found, kind = _enumerate(problem, alphas), "enumerated"
+        found = _enumerate(problem, alphas)
         visits, totals, draws = found or _sample(problem, alphas, paths, rng)
         closed = None if found else _closed_form(problem, alphas[:len(visits)])
         kept = _finite(visits, closed or totals)
-    if not found:
+    if found:
+        kind = f"enumerated, {visits[-1].step_value.size} paths"
+    else:
         totals, kind = (closed, "closed form") if closed else (totals, f"sampled, {paths} paths")
     if kept == 0:
         raise ValueError("value, gradient or oracle gives something that is not a finite number at the first step")
