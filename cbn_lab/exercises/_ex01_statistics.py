@@ -105,9 +105,12 @@ def check_update(student) -> None:
 def _updated(function, x, momentum):
     """(the two tensors after the call, what was returned)."""
     mean, var = (torch.linspace(low, high, x.shape[1], dtype=x.dtype) for low, high in ((0.2, 1.7), (0.8, 2.3)))
-    before = x.detach().clone()
+    before, places = x.detach().clone(), [tensor.data_ptr() for tensor in (mean, var)]
     returned = function(mean, var, x, momentum)
     require(torch.equal(x.detach(), before), "your function changes x in place; only the two running statistics change")
+    require(places == [tensor.data_ptr() for tensor in (mean, var)],
+            "the running statistics moved to another place in memory (`.data = ...`, `set_`); whoever shares their "
+            "values keeps the old ones. Write into the tensors that are there (`lerp_`, `copy_`)")
     return (mean, var), returned
 
 

@@ -98,6 +98,7 @@ _CASES = (
     ([(2.3, 1.0), (2.1, 2.0)], [(2.3, 3.0), (0.1, 4.0)], [1.0, 0.5]),
     ([(0.4, 2.0), (0.2, 3.0)], [(0.3, 5.0), (0.1, 7.0)], [1.0, 0.35, 0.15]),
 )
+_ZERO = ([(1.4, 2.0), (0.8, 0.0)], [(1.3, 5.0), (0.9, 7.0)], [0.95, 1.35, 1.5, 0.85])  # the levels in no order
 
 
 def _check_matched(student):
@@ -106,6 +107,7 @@ def _check_matched(student):
         require(isinstance(found, dict), f"your function returns a {type(found).__name__}; expected a dictionary "
                                          "{level: ratio}")
     if _all_equal(answers, _matched_ratios):
+        _require_equal(call(student, *_ZERO), _matched_ratios(*_ZERO), f"ours = {_ZERO[0]}, theirs = {_ZERO[1]}")
         return
     for said, wrong in _MISTAKES.values():
         if _all_equal(answers, wrong):

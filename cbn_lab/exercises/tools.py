@@ -132,7 +132,8 @@ def _counter_example(found, wanted, where, what, rtol, atol) -> str:
     index = tuple(int(i) for i in np.argwhere(apart)[0])
     place = f" at index {list(index)}" if index else ""
     got, right = float(found[index]), float(wanted[index])
-    text = f"{what} is wrong{where}: expected {right:.6g}, got {got:.6g}{place}"
+    digits = next((d for d in (6, 12) if f"{right:.{d}g}" != f"{got:.{d}g}"), 17)
+    text = f"{what} is wrong{where}: expected {right:.{digits}g}, got {got:.{digits}g}{place}"
     if right and np.isfinite(found).all() and np.isfinite(wanted).all():
         factor = got / right
         if same(found, factor * wanted) and (found.size > 1 or factor in (-1, 0.5, 2)):
