@@ -13,7 +13,7 @@ import torch
 
 import cbn_lab
 from cbn_lab import bench, models
-from cbn_lab.bench import block, gpu, imports, measure, student, throughput
+from cbn_lab.bench import block, gpu, imports, measure, probes, student, throughput
 from cbn_lab.bench.measure import Row
 
 TINY = ((4, 3, 6, 6), 5)
@@ -124,6 +124,17 @@ def test_block_and_records(tmp_path):
         assert row["limit"] is not None and row["passed"] is (row["value"] <= row["limit"])
     assert len(record["rows"][0]["seconds"]["complete"]) == 3
     assert bench.table(rows).count("\n") == len(rows) - 1
+
+
+def test_probes_are_timed_against_gradients_of_the_same_batch():
+    rows, skipped, sources = probes.measure(repeats=2, batch_size=4, images=64, widths=(3, 4))
+    assert skipped is None and "train" in sources
+    assert [row.limit for row in rows] == 6 * [6.0] + [2.0, 60.0]
+    assert all(row.value > 0 and len(times) == 2 for row in rows for times in row.seconds.values())
+    counted, effects = rows[-2:]
+    assert counted.notes["gradient_evaluations"] == 1 + 3 * counted.notes["products"]
+    assert effects.notes["gradient_evaluations"] == counted.notes["gradient_evaluations"] + 50
+    assert effects.unit == "s" and effects.sense == "<="
 
 
 def test_a_missed_limit_is_an_exit_code_and_a_skipped_entry_is_not(tmp_path, monkeypatch, capsys):
