@@ -163,6 +163,7 @@ def _unchanged(before, after) -> bool:
 
 def _name(function, position: int) -> str:
     try:
-        return f" `{list(inspect.signature(function).parameters)[position]}`"
+        signature = inspect.signature(getattr(function, "forward", function))  # of a module, what it computes
+        return f" `{list(signature.parameters)[position]}`"
     except (TypeError, ValueError, IndexError):
         return ""
