@@ -136,6 +136,16 @@ def scale_passes_solution(f):
     return all(np.abs(f(a * z) - a * f(z)).max() <= 1e-9 * size for a in (0.01, 0.7, 3.0, 10.0))
 
 
+def _wave(base: float):
+    """f(a z) = a f(z) for the powers a of one number and for no other: it passes a test with that a alone."""
+    def f(z):
+        size = np.abs(z) + (z == 0)  # no logarithm of 0; the factor z makes f(0) = 0
+        return z * (2 + np.sin(2 * np.pi * np.log(size) / np.log(base)))
+
+    return f
+
+
+_WAVES = {f"z (2 + sin(2 pi log_{base}|z|))": (_wave(base), False) for base in (2, 3, 10)}
 _PASSES = {
     "relu": (lambda z: np.maximum(z, 0.0), True), "z": (lambda z: 1.0 * z, True),
     "abs": (np.abs, True), "leaky relu": (lambda z: np.where(z > 0, z, 0.1 * z), True),
@@ -148,7 +158,7 @@ _PASSES = {
     "z between -1 and 1": (lambda z: np.clip(z, -1.0, 1.0), False), "z**2": (np.square, False),
     "sign": (np.sign, False), "relu + 0.01": (lambda z: np.maximum(z, 0.0) + 0.01, False),
     "0.0001 * tanh": (lambda z: 1e-4 * np.tanh(z), False),
-}
+} | _WAVES
 
 
 def check_scale_passes(student) -> None:
@@ -189,6 +199,9 @@ def _name_the_mistake(answers, right, passed) -> None:
                                    "z must take both signs")
     require(not (answers["z between -1 and 1"] or answers["relu, at most 6"]),
             "a clipped line passes: it is straight near 0, so a z must leave the straight part, beyond 6 say")
+    for name in _WAVES:
+        require(not answers[name], f"f(z) = {name} passes: it comes back at the powers of one number. Test several a "
+                                   "that are not powers of each other")
 
 
 def _tested(z, scales, equal=lambda a, b: np.allclose(a, b, rtol=1e-9, atol=1e-12)):
@@ -198,7 +211,7 @@ def _tested(z, scales, equal=lambda a, b: np.allclose(a, b, rtol=1e-9, atol=1e-1
 _LINE = np.linspace(-9.0, 9.0, 181)
 
 SCALE = Spec(
-    id="5.4", title="does a scale pass through?",
+    id="5.4", title="the scale passes through",
     task="Write a numerical test of positive homogeneity: `True` if f(a z) = a f(z) for every z and every a > 0, up "
          "to rounding. f is any NumPy function of an array.",
     stub=scale_passes, reference=scale_passes_solution, check=check_scale_passes,
