@@ -88,12 +88,13 @@ def _prepared(spec: Spec, student):
 
 def _watched(function, stub):
     """The function, with its calls looked at: arguments that fit, a first result that is not None, no generator."""
-    first = True
+    first, signature = True, _signature(function)
 
     @functools.wraps(function, updated=())
     def watched(*arguments, **options):
         nonlocal first
-        _require_call(function, stub, arguments, options)
+        if signature is not None:
+            _require_call(signature, stub, arguments, options)
         result = function(*arguments, **options)
         if first and result is None:
             raise _NotAttempted("your function returns None: let it `return` the result")
@@ -109,11 +110,14 @@ def _watched(function, stub):
     return watched
 
 
-def _require_call(function, stub, arguments, options) -> None:
+def _signature(function) -> inspect.Signature | None:
     try:
-        signature = inspect.signature(function)
+        return inspect.signature(function)
     except (TypeError, ValueError):  # some built-in functions have none
-        return
+        return None
+
+
+def _require_call(signature: inspect.Signature, stub, arguments, options) -> None:
     try:
         signature.bind(*arguments, **options)
     except TypeError as error:
@@ -128,12 +132,12 @@ def _require_signature(student: type, stub: type) -> None:
     wanted = inspect.signature(stub)
     positional = [p.name for p in wanted.parameters.values() if p.default is p.empty]
     named = [p.name for p in wanted.parameters.values() if p.default is not p.empty]
+    found = _signature(student)
     try:
-        inspect.signature(student).bind(*positional, **dict.fromkeys(named))
-    except ValueError:  # no signature to be had
-        return
+        if found is not None:
+            found.bind(*positional, **dict.fromkeys(named))
     except TypeError as error:
-        raise Wrong(f"the constructor of your class takes {inspect.signature(student)}; expected what "
+        raise Wrong(f"the constructor of your class takes {found}; expected what "
                     f"`{stub.__name__}{wanted}` takes: {error}") from None
 
 

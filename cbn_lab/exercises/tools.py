@@ -135,8 +135,10 @@ def _counter_example(found, wanted, where, what, rtol, atol) -> str:
     digits = next((d for d in (6, 12) if f"{right:.{d}g}" != f"{got:.{d}g}"), 17)
     text = f"{what} is wrong{where}: expected {right:.{digits}g}, got {got:.{digits}g}{place}"
     if right and np.isfinite(found).all() and np.isfinite(wanted).all():
-        factor = got / right
-        if same(found, factor * wanted) and (found.size > 1 or factor in (-1, 0.5, 2)):
+        with np.errstate(all="ignore"):
+            factor = got / right
+            proportional = same(found, factor * wanted)
+        if proportional and (found.size > 1 or factor in (-1, 0.5, 2)):
             text += f"; it is {factor:.6g} times the right one" + (" everywhere" if found.size > 1 else "")
     return text
 
