@@ -98,7 +98,7 @@ def _finish(axis, rows, steps, failure):
 
 
 def _sentence(evaluation, rows, failure) -> str:
-    said = [f"{row.line.name}: {row.left:.3g} {row.line.relation} {row.right:.3g}, slack {row.slack:.2g}, "
+    said = [f"{row.line.name}: {row.left:.3g} {row.line.relation} {row.right:.3g}, slack {row.slack:z.2g}, "
             f"{WORDS[row.status]}{f' at step {row.step}' if row.status == 'fails' else ''}."
             for row in rows if row.status != "not stated"]
     verdict = "Every line holds." if failure is None else (
