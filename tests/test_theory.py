@@ -360,3 +360,4 @@ def test_tail_index_is_that_of_a_pareto():
     rng = np.random.default_rng(1)
     assert margins.tail_index(1 + rng.pareto(1.5, 100_000)) == pytest.approx(1.5, rel=0.1)
     assert math.isnan(margins.tail_index(rng.random(10)))
+    assert margins.tail_index(np.ones(2000)) == math.inf

@@ -53,4 +53,5 @@ def tail_index(draws: np.ndarray) -> float:
     if draws.size < 1000:
         return float("nan")
     top = draws[-draws.size // 50:]
-    return float(1 / np.mean(np.log(top[1:] / top[0])))
+    spread = float(np.mean(np.log(top[1:] / top[0])))
+    return 1 / spread if spread > 0 else float("inf")
