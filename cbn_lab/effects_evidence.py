@@ -15,6 +15,7 @@ from cbn_lab.runs import Run
 EFFECTS = ("curvature", "second", "variance")
 MATCHED, SCALES = ("loss", "step"), ("scale_free", "raw")
 SYMBOLS = {"curvature": "L", "second": "E‖g‖²", "variance": "Var[g]"}
+VERDICTS = ("supported", "mixed", "not supported", "not measured")
 MARGIN = 0.9  # a geometric mean between 0.9 and 1/0.9 is no clear difference
 LEAST_POINTS, LEAST_SEEDS = 2, 2
 
@@ -191,6 +192,15 @@ def verdict_table(records: Sequence[Run]) -> list[list[str]]:
         for f in claim.activations:
             table.append([claim.letter, f, *(verdict(records, claim, f, matched=m, scale=s) for m, s in ways)])
     return table
+
+
+def sentence(records: Sequence[Run], claim: Claim, *, matched: str = "loss", scale: str = "scale_free") -> str:
+    """"C, CBN elicits ...: supported for relu, selu; not supported for tanh." in the order of the words below."""
+    found: dict[str, list[str]] = {}
+    for f in claim.activations:
+        found.setdefault(verdict(records, claim, f, matched=matched, scale=scale), []).append(f)
+    said = [f"{word} for {', '.join(found[word])}" for word in VERDICTS if word in found]
+    return f"{claim.letter}, {claim.text}: {'; '.join(said)}."
 
 
 def faster_table(records: Sequence[Run]) -> list[list[str]]:

@@ -216,6 +216,11 @@ def test_tables_say_the_verdicts_and_mark_changes_of_sign():
     rows = {(row[0], row[1]): row[2:] for row in evidence.verdict_table(records)[1:]}
     assert rows["C", "tanh"] == ["supported"] * 4 and rows["A", "relu"] == ["mixed"] * 4
     assert len(rows) == 1 + 4 + 5 + 5
+    mixed = [run for run in records if run.config["activation"] != "relu"] + [
+        made("relu", p, s) for p in ("none", "complete") for s in SEEDS]
+    claim = next(c for c in evidence.CLAIMS if c.letter == "C")
+    assert evidence.sentence(mixed, claim) == (
+        "C, CBN elicits all three whatever the activation: supported for sigmoid, tanh, selu, swish; mixed for relu.")
     crossing = [made(placement="complete", seed=s, values=(0.5, 1.0, 1.0), factors={1.5: 8.0}) for s in SEEDS]
     table = evidence.score_table(crossing + [made(seed=s) for s in SEEDS], evidence.CLAIMS[-1], matched="loss",
                                  scale="raw")

@@ -40,6 +40,10 @@ def test_a_level_that_was_never_reached_has_no_point_and_is_named():
     figure = figures.effect_curves(slow, matched="loss", scale="raw")
     assert "No point: before below 1 (1 of 2 seeds)" in figure.alt
     assert figure.fig._supxlabel.get_text() == "No point: before below 1 (1 of 2 seeds)"
+    short = made(placement="complete", levels=(1.5,))
+    short.config["effects"] = {"levels": [1.5], "steps": [0]}
+    own = figures.effect_curves({"before": [made()], "complete": [short]}, matched="loss", scale="raw")
+    assert "No point" not in own.alt, "a level that its schedule does not have is not missing"
     never = {"before": [made(levels=())], "complete": groups()["complete"]}
     assert "L: before no point; complete" in figures.effect_curves(never, matched="loss", scale="raw").alt
     assert "No point" not in figures.effect_curves(groups(), matched="loss", scale="raw").alt

@@ -56,11 +56,15 @@ def effect_curves(groups: Mapping[str, Sequence], *, matched: str, scale: str,
 
 def _places(every, matched) -> dict[float, int]:
     """level or step -> position on the axis, in the order of training."""
-    key = "levels" if matched == "loss" else "steps"
     if matched not in effects_evidence.MATCHED:
         raise ValueError(f"matched must be one of {', '.join(effects_evidence.MATCHED)}, got {matched!r}")
-    found = {place for run in every for place in run.config["effects"][key]}
+    found = {place for run in every for place in _wanted(run, matched)}
     return {place: i for i, place in enumerate(sorted(found, reverse=matched == "loss"))}
+
+
+def _wanted(run, matched) -> list[float]:
+    """The levels or steps of the run's own schedule."""
+    return run.config["effects"]["levels" if matched == "loss" else "steps"]
 
 
 def _draw_arm(axis, group, style: Mark, label, places, matched, effect, scale) -> dict[float, float]:
@@ -111,7 +115,7 @@ def _absent(groups, places, matched) -> str:
     for label, group in groups.items():
         lacking: dict[int, list[str]] = {}
         for place in places:
-            count = sum(place not in points(run, matched) for run in group)
+            count = sum(place in _wanted(run, matched) and place not in points(run, matched) for run in group)
             if count:
                 lacking.setdefault(count, []).append(f"{place:g}")
         where = "below" if matched == "loss" else "at step"
