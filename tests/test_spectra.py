@@ -81,8 +81,9 @@ def test_eigenvalues_of_rounding_size_are_left_out():
 
 
 def test_points_are_drawn_where_they_are_and_none_is_an_error():
-    figure = figures.points({"tanh": [(1.0, 2.0), (3.0, -1.0)], "other": []}, x="share", y="gain")
+    figure = figures.points({"tanh": [(1.0, 2.0), (3.0, -1.0)], "other": []}, x="share", y="gain", log="x")
     x, y = _markers(figure.fig.axes[0], "tanh").get_data()
+    assert (figure.fig.axes[0].get_xscale(), figure.fig.axes[0].get_yscale()) == ("log", "linear")
     assert list(x) == [1.0, 3.0] and list(y) == [2.0, -1.0]
     assert "tanh: x 1 to 3, y -1 to 2 (2 points)" in figure.alt
     with pytest.raises(ValueError, match="no points"):

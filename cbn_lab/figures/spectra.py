@@ -140,8 +140,8 @@ def _said(what: str, values: Sequence[float]) -> str:
 
 
 @styled
-def points(groups: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, log_x: bool = False) -> Figure:
-    """Points (x, y) in groups, each with its own mark: what two numbers have to do with each other."""
+def points(groups: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, log: str = "") -> Figure:
+    """Points (x, y) in groups, each with its own mark; `log` names the logarithmic axes, "x", "y" or "xy"."""
     if not any(groups.values()):
         raise ValueError("there are no points to draw")
     fig, (axis,) = axes(size=(8, 4.6))
@@ -153,8 +153,6 @@ def points(groups: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: st
         if len(first):
             said.append(f"{label}: x {first.min():.3g} to {first.max():.3g}, y {second.min():.3g} to "
                         f"{second.max():.3g} ({len(first)} points)")
-    if log_x:
-        axis.set_xscale("log")
-    axis.set(xlabel=x, ylabel=y)
+    axis.set(xlabel=x, ylabel=y, **{f"{name}scale": "log" for name in log})
     fig.legend(loc="outside right center")
     return Figure(fig, f"Points: {x} (x) and {y} (y). {'; '.join(said)}.")
