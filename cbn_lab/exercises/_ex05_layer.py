@@ -1,4 +1,4 @@
-"""Exercises 5.3 and 5.4: what standardizing cannot prevent, and through which activations a scale passes."""
+"""Exercises 5.3 and 5.4: through which activations a scale passes, and what standardizing cannot prevent."""
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def _waves(samples, channels):
 
 
 WORST = Spec(
-    id="5.3", title="a batch that standardizing cannot spread",
+    id="5.4", title="a batch that standardizing cannot spread",
     task="Behind the standardization (gamma 1, shift 0) the trace of $\\mathbb E[yy^\\top]$ is $N$ for every "
          "activation. Its top eigenvalue may still be all of that. Return pre-activations z, `[samples, channels]`, "
          "for which this happens with each of Sigmoid, Tanh, ReLU, SELU and Swish.",
@@ -211,7 +211,7 @@ def _tested(z, scales, equal=lambda a, b: np.allclose(a, b, rtol=1e-9, atol=1e-1
 _LINE = np.linspace(-9.0, 9.0, 181)
 
 SCALE = Spec(
-    id="5.4", title="the scale passes through",
+    id="5.3", title="the scale passes through",
     task="Write a numerical test of positive homogeneity: `True` if f(a z) = a f(z) for every z and every a > 0, up "
          "to rounding. f is any NumPy function of an array.",
     stub=scale_passes, reference=scale_passes_solution, check=check_scale_passes,

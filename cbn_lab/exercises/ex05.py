@@ -1,7 +1,7 @@
-"""Exercises of notebook 05: moments, the mean spike, what standardizing cannot prevent, homogeneity."""
+"""Exercises of notebook 05: moments, the mean spike, homogeneity, what standardizing cannot prevent."""
 
 from cbn_lab.exercises._ex05_layer import SCALE, WORST
 from cbn_lab.exercises._ex05_moments import MOMENTS, SPECTRUM
 from cbn_lab.exercises.core import Spec
 
-EXERCISES: tuple[Spec, ...] = (MOMENTS, SPECTRUM, WORST, SCALE)
+EXERCISES: tuple[Spec, ...] = (MOMENTS, SPECTRUM, SCALE, WORST)
