@@ -1,0 +1,302 @@
+"""Notebook 03: the variance decomposition, the step of the descent lemma, the mini-batch's factor, the best step."""
+
+import numpy as np
+
+from cbn_lab.exercises.core import Mutant, Spec, require
+from cbn_lab.exercises.tools import array, call, close, number
+
+
+def decompose(gradients, probabilities):
+    """(E|g|², |E g|², Var[g]) of a random gradient: row i of `gradients` [m, d] has probability `probabilities[i]`."""
+    raise NotImplementedError
+
+
+def _decompose(gradients, probabilities):
+    mean = probabilities @ gradients
+    second = probabilities @ (gradients**2).sum(axis=1)
+    variance = probabilities @ ((gradients - mean) ** 2).sum(axis=1)
+    return second, mean @ mean, variance
+
+
+def _with(position, wrong):
+    """The right three numbers with one of them replaced by wrong(gradients, probabilities)."""
+
+    def answer(gradients, probabilities):
+        gradients, probabilities = np.asarray(gradients, dtype=float), np.asarray(probabilities, dtype=float)
+        right = list(_decompose(gradients, probabilities))
+        right[position] = wrong(gradients, probabilities)
+        return tuple(right)
+
+    return answer
+
+
+def _spread(g, p, center, weights=None):
+    return (p if weights is None else weights) @ ((g - center) ** 2).sum(axis=1)
+
+
+# what is said -> what the mistake computes; the mutants are made of the same functions
+_DECOMPOSE = {
+    "all outcomes alike": ("this gives every outcome the same weight; outcome i has probability `probabilities[i]`",
+                           lambda g, p: _decompose(g, np.full(len(g), 1 / len(g)))),
+    "norm of the mean in place of the second moment": (
+        "the first number is the square of the mean; E|g|² is the mean of the squares",
+        _with(0, lambda g, p: (p @ g) @ (p @ g))),
+    "mean norm squared": ("the first number squares the mean length; E|g|² is the mean of the squared lengths",
+                          _with(0, lambda g, p: (p @ np.sqrt((g**2).sum(axis=1))) ** 2)),
+    "second moment as squared mean": ("the second number is the mean of the squares; |E g|² squares the mean",
+                                      _with(1, lambda g, p: p @ (g**2).sum(axis=1))),
+    "norm not squared": ("the second number is |E g|; its square is asked for",
+                         _with(1, lambda g, p: np.linalg.norm(p @ g))),
+    "sum over coordinates squared": ("the second number squares the sum of the coordinates; |E g|² is the sum of "
+                                     "their squares", _with(1, lambda g, p: (p @ g).sum() ** 2)),
+    "n - 1": ("this variance has the factor m/(m - 1) of an estimate from a sample; here all outcomes and their "
+              "probabilities are known", _with(2, lambda g, p: _spread(g, p, p @ g) * len(g) / (len(g) - 1))),
+    "unweighted variance": ("this variance gives every squared distance the same weight",
+                            _with(2, lambda g, p: _spread(g, p, p @ g, np.full(len(g), 1 / len(g))))),
+    "about the unweighted mean": ("this variance is taken about the plain average of the outcomes, which is not E g",
+                                  _with(2, lambda g, p: _spread(g, p, g.mean(axis=0)))),
+    "standard deviation": ("this is the root of the variance",
+                           _with(2, lambda g, p: np.sqrt(_spread(g, p, p @ g)))),
+    "divided by d": ("this variance is divided by the number of coordinates; Var[g] is the sum over them",
+                     _with(2, lambda g, p: _spread(g, p, p @ g) / g.shape[1])),
+    "sign of the identity": ("the three numbers must satisfy E|g|² = |E g|² + Var[g]: this variance is "
+                             "E|g|² + |E g|²", _with(2, lambda g, p: p @ (g**2).sum(axis=1) + (p @ g) @ (p @ g))),
+}
+
+
+def _check_decompose(student):
+    rng = np.random.default_rng(3)
+    cases = [(np.array([[3.0, 0.0], [-1.0, 2.0], [0.5, -4.0]]), np.array([0.5, 0.3, 0.2])),
+             (rng.standard_normal((5, 4)) + 2, rng.dirichlet(np.ones(5))),
+             (np.array([[2.0], [-1.0]]), np.array([0.25, 0.75])),
+             (np.array([[1.0, 2.0, 3.0]]), np.array([1.0])),
+             (1e-4 * rng.standard_normal((4, 2)), np.array([0.1, 0.2, 0.3, 0.4]))]
+    for gradients, probabilities in cases:
+        result = array(call(student, gradients, probabilities))
+        require(result.size == 3, f"return three numbers, E|g|², |E g|² and Var[g]; this has {result.size}")
+        mistakes = {}
+        for said, wrong in _DECOMPOSE.values():
+            with np.errstate(all="ignore"):
+                if len(gradients) > 1:
+                    mistakes[said] = wrong(gradients, probabilities)
+        where = f"gradients = {gradients.tolist()}, probabilities = {probabilities.tolist()}"
+        close(result.reshape(3), _decompose(gradients, probabilities), where, mistakes=mistakes,
+              what="(E|g|², |E g|², Var[g])")
+
+
+DECOMPOSE = Spec(
+    id="3.1", title="the variance decomposition",
+    task="A random gradient takes the values `gradients[i]` (rows of $[m, d]$) with probabilities `probabilities[i]`. "
+         "Compute $\\mathbb E\\|g\\|^2$, $\\|\\mathbb E g\\|^2$ and "
+         "$\\mathrm{Var}[g]=\\mathbb E\\|g-\\mathbb E g\\|^2$, each from its definition.",
+    stub=decompose, reference=_decompose, check=_check_decompose,
+    hints=("All three are expectations, so all three are sums weighted with the probabilities. Which is a mean of "
+           "squares, and which the square of a mean?",
+           "`probabilities @ gradients` is $\\mathbb E g$, a vector with $d$ entries. `(gradients**2).sum(axis=1)` are "
+           "the squared lengths of the outcomes, one number each.",
+           "The variance is the weighted mean of `((gradients - mean)**2).sum(axis=1)`."),
+    mutants={name: Mutant(wrong, says=said) for name, (said, wrong) in _DECOMPOSE.items()},
+    why="From the definitions, $\\mathbb E\\|g-\\mathbb E g\\|^2=\\mathbb E\\|g\\|^2-2\\,\\mathbb E g^\\top\\mathbb E g"
+        "+\\|\\mathbb E g\\|^2$, so the first of the three numbers is the sum of the others. Nothing is assumed about "
+        "the distribution but that the second moment is finite.")
+
+
+def descent_bound(value, gradient, g, step, L):
+    """The descent lemma's upper bound of F(w - step·g): value is F(w), gradient is ∇F(w); gradient and g are [d]."""
+    raise NotImplementedError
+
+
+def _descent_bound(value, gradient, g, step, L):
+    return value - step * (gradient @ g) + step**2 * L / 2 * (g @ g)
+
+
+_DESCENT = {
+    "no half": ("the quadratic term has a factor 1/2: it is the integral of L t from 0 to 1",
+                lambda F, d, g, a, L: F - a * d @ g + a**2 * L * g @ g),
+    "step not squared": ("the step is squared in the last term: the move is step·g, and its squared length counts",
+                         lambda F, d, g, a, L: F - a * d @ g + a * L / 2 * g @ g),
+    "uphill": ("the move is minus step·g, so the linear term is subtracted",
+               lambda F, d, g, a, L: F + a * d @ g + a**2 * L / 2 * g @ g),
+    "no stochastic gradient": ("this puts the gradient in the place of g; the move is made with g",
+                               lambda F, d, g, a, L: F - a * d @ d + a**2 * L / 2 * d @ d),
+    "squared gradient in the linear term": (
+        "the linear term is gradient · g; it becomes |gradient|² only in expectation, if g is unbiased",
+        lambda F, d, g, a, L: F - a * d @ d + a**2 * L / 2 * g @ g),
+    "squared g in the linear term": ("the linear term is gradient · g, not |g|²: the slope of F is its gradient",
+                                     lambda F, d, g, a, L: F - a * g @ g + a**2 * L / 2 * g @ g),
+    "gradient in the quadratic term": ("the quadratic term has the length of the move, step·g, not of the gradient",
+                                       lambda F, d, g, a, L: F - a * d @ g + a**2 * L / 2 * d @ d),
+    "norm not squared": ("the length of g is squared in the last term",
+                         lambda F, d, g, a, L: F - a * d @ g + a**2 * L / 2 * np.sqrt(g @ g)),
+    "concave": ("the quadratic term is added: the slope may grow by L along the way, and the bound must allow for it",
+                lambda F, d, g, a, L: F - a * d @ g - a**2 * L / 2 * g @ g),
+    "without L": ("L is missing in the quadratic term", lambda F, d, g, a, L: F - a * d @ g + a**2 / 2 * g @ g),
+    "change only": ("this bounds the change F(w - step·g) - F(w); add the value at w",
+                    lambda F, d, g, a, L: -a * d @ g + a**2 * L / 2 * g @ g),
+}
+
+
+def _check_descent(student):
+    rng = np.random.default_rng(5)
+    cases = [(1.5, np.array([1.0, -2.0]), np.array([0.5, 3.0]), 0.3, 4.0),
+             (-2.0, *rng.standard_normal((2, 5)), 1.7, 0.4), (7.0, np.array([3.0]), np.array([-2.0]), 0.1, 10.0),
+             (0.0, np.zeros(3), np.array([1.0, 2.0, 2.0]), 0.5, 1.0),
+             (3.0, np.array([2.0, 1.0]), np.zeros(2), 0.5, 2.0)]
+    for value, gradient, g, step, L in cases:
+        mistakes = {said: wrong(value, gradient, g, step, L) for said, wrong in _DESCENT.values()}
+        where = f"value = {value:g}, gradient = {gradient.tolist()}, g = {g.tolist()}, step = {step:g}, L = {L:g}"
+        close(number(call(student, value, gradient, g, step, L), "the bound"),
+              _descent_bound(value, gradient, g, step, L), where, what="the bound", mistakes=mistakes)
+
+
+DESCENT = Spec(
+    id="3.2", title="the step of the descent lemma",
+    task="The descent lemma says $F(y)\\le F(w)+\\nabla F(w)^\\top(y-w)+\\tfrac L2\\|y-w\\|^2$. Put in the step of "
+         "SGD, $y=w-\\alpha g$, and write the right side as a function.",
+    stub=descent_bound, reference=_descent_bound, check=_check_descent,
+    hints=("What is $y-w$? Put it in twice.",
+           "$\\nabla F^\\top(-\\alpha g)=-\\alpha\\,\\nabla F^\\top g$ and $\\|-\\alpha g\\|^2=\\alpha^2\\|g\\|^2$."),
+    mutants={name: Mutant(lambda value, gradient, g, step, L, wrong=wrong: wrong(value, gradient, g, step, L),
+                          says=said) for name, (said, wrong) in _DESCENT.items()},
+    why="$g$ and $\\nabla F$ play different parts: $g$ is where SGD goes, $\\nabla F$ is the slope it meets. The "
+        "linear term has one of each, the quadratic term only $g$. That is why $\\mathbb E\\|g\\|^2$, and not "
+        "$\\|\\nabla F\\|^2$, is multiplied by $L$.")
+
+
+def batch_factor(n, b, replacement):
+    """Var of a mean over b of n samples, divided by that of one sample; drawn uniformly, replacement True or False."""
+    raise NotImplementedError
+
+
+def _batch_factor(n, b, replacement):
+    if replacement or n == 1:
+        return 1 / b
+    return (n - b) / (b * (n - 1))
+
+
+_FACTORS = {
+    "always with replacement": ("without replacement two samples of a batch are not independent; a batch of all n "
+                                "samples has no variance at all", lambda n, b, r: 1 / b),
+    "always without": ("with replacement the draws are independent, and the factor is 1/b",
+                       lambda n, b, r: (n - b) / (b * (n - 1))),
+    "n in the denominator": ("(n - b)/n is not quite it: for b = 1 the factor must be 1",
+                             lambda n, b, r: 1 / b if r else (n - b) / (b * n)),
+    "without 1/b": ("the factor 1/b is there without replacement as well",
+                    lambda n, b, r: 1 / b if r else (n - b) / (n - 1)),
+    "standard deviation": ("this is the factor of the standard deviation; a variance has its square",
+                           lambda n, b, r: np.sqrt(1 / b if r else (n - b) / (b * (n - 1)))),
+    "squared batch": ("the variance of a mean of b independent draws is b Var / b² = Var / b",
+                      lambda n, b, r: 1 / b**2 if r else (n - b) / (b**2 * (n - 1))),
+    "the sum": ("this is the factor of the sum over the batch; the mini-batch gradient is the mean",
+                lambda n, b, r: float(b) if r else b * (n - b) / (n - 1)),
+    "share left out": ("1 - b/n is the share of samples left out; divide by b, and let b = 1 give 1",
+                       lambda n, b, r: 1 / b if r else 1 - b / n),
+    "exchanged": ("the two kinds of drawing are exchanged",
+                  lambda n, b, r: (n - b) / (b * (n - 1)) if r else 1 / b),
+}
+
+
+def _check_factor(student):
+    for n, b in ((10, 4), (7, 5), (7, 7), (5, 1), (2, 2), (1000, 32), (1, 1)):
+        both = (False, True)
+        found = [number(call(student, n, b, replacement), "the factor") for replacement in both]
+        mistakes = {}
+        if 1 < b < n:
+            mistakes = {said: [wrong(n, b, replacement) for replacement in both] for said, wrong in _FACTORS.values()}
+        close(found, [_batch_factor(n, b, replacement) for replacement in both], f"n = {n}, b = {b}",
+              what="the pair of factors (without, with replacement)", mistakes=mistakes)
+    for n, b in ((3, 8), (1, 4)):
+        close(number(call(student, n, b, True), "the factor"), 1 / b, f"n = {n}, b = {b}, with replacement",
+              what="the factor")
+
+
+BATCH_FACTOR = Spec(
+    id="3.3", title="what a mini-batch does to the variance",
+    task="A mini-batch gradient is the mean of $b$ per-sample gradients out of $n$, drawn uniformly. Write the "
+         "factor by which its variance is smaller than that of one sample, with and without replacement.",
+    stub=batch_factor, reference=_batch_factor, check=_check_factor,
+    hints=("With replacement the draws are independent. Without, ask what happens for $b=n$ and for $b=1$.",
+           "Without replacement, two different draws have covariance $-\\mathrm{Var}/(n-1)$: sum over all draws and "
+           "remember that the sum over all $n$ samples does not vary.",
+           "The variance of the sum is $b\\,\\mathrm{Var}+b(b-1)\\cdot(-\\mathrm{Var}/(n-1))$. Divide by $b^2$."),
+    mutants={name: Mutant(lambda n, b, replacement, wrong=wrong: wrong(n, b, replacement), says=said)
+             for name, (said, wrong) in _FACTORS.items()},
+    why="$\\frac1{b^2}\\left(b-\\frac{b(b-1)}{n-1}\\right)=\\frac1b\\cdot\\frac{n-b}{n-1}$. For a small share $b/n$ "
+        "the second factor is nearly 1, and both ways of drawing agree. Only the variance shrinks: "
+        "$\\|\\nabla F\\|^2$, the other part of $\\mathbb E\\|g\\|^2$, stays.")
+
+
+def best_step(gap, L, sigma2, steps):
+    """The step in (0, 1/L] that makes 2·gap/(steps·α) + α·L·sigma2 smallest; sigma2 may be 0."""
+    raise NotImplementedError
+
+
+def _best_step(gap, L, sigma2, steps):
+    if sigma2 == 0:
+        return 1 / L
+    return min(1 / L, np.sqrt(2 * gap / (L * sigma2 * steps)))
+
+
+def _ratio(gap, L, sigma2, steps):
+    return 2 * gap / (L * sigma2 * steps)
+
+
+_BEST = {
+    "no cap": ("the bound is proved for steps up to 1/L only: where the root is larger, 1/L is the best permitted step",
+               lambda D, L, s, K: np.sqrt(_ratio(D, L, s, K))),
+    "larger of the two": ("this is the larger of 1/L and the root; a step above 1/L is not covered by the proof",
+                          lambda D, L, s, K: max(1 / L, np.sqrt(_ratio(D, L, s, K)))),
+    "always 1/L": ("1/L is the largest permitted step; with noise a smaller one can give a smaller bound",
+                   lambda D, L, s, K: 1 / L),
+    "capped at 2/L": ("this bound needs steps up to 1/L; 2/L is the limit of another theorem",
+                      lambda D, L, s, K: min(2 / L, np.sqrt(_ratio(D, L, s, K)))),
+    "half the gap": ("2·gap/(K α) and α L σ² balance at 2·gap/(L σ² K) under the root; the 2 is missing",
+                     lambda D, L, s, K: min(1 / L, np.sqrt(_ratio(D, L, s, K) / 2))),
+    "half of L": ("the noise term is α L σ² here, without the 1/2 of the bound in G²",
+                  lambda D, L, s, K: min(1 / L, np.sqrt(2 * _ratio(D, L, s, K)))),
+    "no root": ("take the root: setting the derivative to 0 gives α², not α",
+                lambda D, L, s, K: min(1 / L, _ratio(D, L, s, K))),
+    "sigma for sigma squared": ("sigma2 is σ² already, so it is not squared again",
+                                lambda D, L, s, K: min(1 / L, np.sqrt(_ratio(D, L, s**2, K)))),
+    "steps outside the root": ("the number of steps stands under the root: the best step falls like 1/√K",
+                               lambda D, L, s, K: min(1 / L, np.sqrt(2 * D / (L * s)) / K)),
+    "the bound, not the step": ("this is the smallest value of the bound; the step at which it is reached is asked for",
+                                lambda D, L, s, K: 2 * D / (K * min(1 / L, np.sqrt(_ratio(D, L, s, K))))
+                                + min(1 / L, np.sqrt(_ratio(D, L, s, K))) * L * s),
+}
+
+
+def _check_best(student):
+    """The cases are judged together: each mistake shows in some of them only."""
+    cases = [(3.0, 2.0, 5.0, 40), (0.7, 0.5, 3.0, 100), (10.0, 2.0, 0.1, 10), (5.0, 0.25, 0.5, 3),
+             (1.0, 4.0, 2.0, 1000)]
+    found = [number(call(student, *case), "the step") for case in cases]
+    where = "(gap, L, sigma2, steps) = " + ", ".join(str(case) for case in cases)
+    close(found, [_best_step(*case) for case in cases], where, what="the list of steps",
+          mistakes={said: [wrong(*case) for case in cases] for said, wrong in _BEST.values()})
+    try:
+        without = number(call(student, 2.0, 4.0, 0.0, 10), "the step")
+    except ZeroDivisionError:
+        without = np.nan
+    require(np.isclose(without, 0.25, rtol=1e-6), "without noise (sigma2 = 0) the bound only falls with the step: the "
+            f"best one is 1/L = 0.25 for L = 4; this gives {without:g}")
+
+
+BEST_STEP = Spec(
+    id="3.4", title="the best permitted step",
+    task="The bound $\\frac{2\\Delta}{K\\alpha}+\\alpha L\\sigma^2$ is proved for $0<\\alpha\\le 1/L$. Which "
+         "$\\alpha$ in that range makes it smallest? `gap` is $\\Delta$, `steps` is $K$; $\\sigma^2$ may be 0.",
+    stub=best_step, reference=_best_step, check=_check_best,
+    hints=("Forget the limit $1/L$ first, and set the derivative with respect to $\\alpha$ to 0.",
+           "$-2\\Delta/(K\\alpha^2)+L\\sigma^2=0$. The bound falls before that point and rises behind it: what if the "
+           "point lies beyond $1/L$?",
+           "The smaller of $1/L$ and $\\sqrt{2\\Delta/(L\\sigma^2K)}$. Without noise the second is infinite."),
+    mutants={name: Mutant(lambda gap, L, sigma2, steps, wrong=wrong: wrong(gap, L, sigma2, steps), says=said)
+             for name, (said, wrong) in _BEST.items()} | {
+        "division by 0": Mutant(lambda gap, L, sigma2, steps: min(1 / L, (2 * gap / (L * sigma2 * steps)) ** 0.5),
+                                says="without noise (sigma2 = 0)")},
+    why="The two terms pull in different directions. A small $L$ or $\\sigma^2$ moves the balance to larger steps, "
+        "and the bound at the balance, $2\\sqrt{2\\Delta L\\sigma^2/K}$, falls. That is the sense in which the three "
+        "effects belong to *faster convergence*: through what is guaranteed at the best step.")
+
+EXERCISES = (DECOMPOSE, DESCENT, BATCH_FACTOR, BEST_STEP)
