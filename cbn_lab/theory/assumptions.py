@@ -60,9 +60,12 @@ def _smooth(state: State) -> Finding:
     needed = max(_needed(state, k) for k in range(len(state.visits)))
     if needed > L * (1 + RELATIVE):
         return Finding(True, f"a step of the run needs an L of at least {needed:.6g}, claimed is {L:.6g}")
-    points = _points(state, 12)
+    points, rng = _points(state, 12), np.random.default_rng(2)
     found = max((_pair_quotient(problem, x, y, L) for x, y in zip(points, points[1:], strict=False)), default=0.0)
-    found = max([found, *(_curvature(problem, w, L) for w in points[:: max(1, len(points) // 4)])])
+    share = rng.random((8, 1))  # a convex set holds what lies between visited points as well
+    ends = points[rng.integers(len(points), size=(2, 8))]
+    between = share * ends[0] + (1 - share) * ends[1]
+    found = max([found, *(_curvature(problem, w, L) for w in (*points[:: max(1, len(points) // 4)], *between))])
     if found > L * (1 + RELATIVE):
         return Finding(True, f"between two points the gradient changes {found:.6g} times as much as the point; "
                              f"claimed is L = {L:.6g}")
