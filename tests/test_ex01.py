@@ -103,12 +103,13 @@ _WRONG = {
     "x is changed": ("1.3", lambda m, v, x, momentum: (x.mul_(2), v)),
     "no batch": ("1.3", lambda m, v, x, momentum: (m, v)),
     "clipped momentum": ("1.3", lambda m, v, x, momentum: exercise("1.3").spec.reference(m, v, x, min(momentum, 0.5))),
-    "minus seven": ("1.4", -7), "text": ("1.4", "7"), "infinite": ("1.4", float("inf")),
+    "minus seven": ("1.4", -7), "seven and a half": ("1.4", 7.5), "text": ("1.4", "7"),
+    "infinite": ("1.4", float("inf")),
     "list for a number": ("1.4", [7, 8]),
     "first part alone": ("1.5", lambda a, b: a),
     "empty part refused": ("1.5", lambda a, b: exercise("1.5").spec.reference(a, b) if b[0] else (0, *b[1:])),
     "list for a dictionary": ("1.7", ["axes"]),
-    "lower case": ("1.7", {"a": "axes"}),
+    "lower case": ("1.7", {"a": "axes"}), "a list for a row": ("1.7", dict.fromkeys("ABCDEFGHIJ", ["axes"])),
 }
 
 

@@ -141,12 +141,13 @@ def check_half_life(student) -> None:
              8: "one too many: half is passed already one batch earlier",
              10: "1 / momentum = 10 is the time constant: then 0.9^10 = 0.35 is left, about 1 / e",
              22: "after 22 batches 0.9^22 = 0.1 is left; the question is about one half"}
+    require(value >= 0, "expected a number of batches, so none below 0")
     if abs(value - exact) < 0.05:
         require(False, "where the curve crosses one half, yes. The question is for a number of batches: a whole one, "
                        "after which *at most* half is left")
-    if value in named:
-        require(value == 7, named[value])
-    require(value == 7, f"after {value:g} batches 0.9^{value:g} = {0.9**min(max(value, 0), 1e4):.3g} of the old value "
+    require(value not in named, named.get(value, ""))
+    require(value == int(value), f"expected a whole number of batches, got {value:g}")
+    require(value == 7, f"after {value:g} batches 0.9^{value:g} = {0.9**min(value, 1e4):.3g} of the old value "
                         "is left; look for the first whole number for which that is at most one half")
 
 

@@ -26,7 +26,7 @@ def check_diagnosis(student) -> None:
     require(not missing, f"no row is named for {', '.join(missing)}")
     extra = sorted(str(name) for name in student if name not in SUSPECTS)
     require(not extra, f"there is no suspect {', '.join(extra)}; they are called {', '.join(SUSPECTS)}")
-    unknown = {name: row for name, row in student.items() if row not in conformance.CASES}
+    unknown = {name: row for name, row in student.items() if str(row) not in conformance.CASES}
     require(not unknown, f"not a row of the table: {unknown}; names as in the table, with underscores")
     for name, bug in SUSPECTS.items():
         if student[name] not in bug.rows:
