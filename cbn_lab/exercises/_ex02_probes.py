@@ -196,7 +196,7 @@ def _bumpy(shape, seed):
 
 
 def _check_smoothness(student):
-    # In the first case neither the first, last, smallest nor largest step has an extreme ratio; in the second the first.
+    # In the first case no first, last, smallest or largest step has an extreme ratio; in the second case the first has.
     for shape, steps, seed in (((5,), [0.3, 0.05, 0.6, 0.15, 0.45, 0.22], 82), ((5,), [0.15, 0.6, 0.45], 82),
                                ((2, 3), [0.4, 0.9, 0.2], 3), ((4,), [0.5], 4), ((3, 2, 2), [0.01, 0.02, 0.7, 0.3], 1)):
         w, gradient = _bumpy(shape, seed)
