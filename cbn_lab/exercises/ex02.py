@@ -39,6 +39,13 @@ def _unbiased(z, above, gamma):
     return _squared_gradient(z, above, gamma) * (len(z) - 1) / len(z)
 
 
+def _with_eps(z, above, gamma, eps=1e-5):
+    centred = z - z.mean(0)
+    zhat = centred / (centred.square().mean(0) + eps).sqrt()
+    gradient = gamma / (centred.square().mean(0) + eps).sqrt() * (above - above.mean(0) - zhat * (above * zhat).mean(0))
+    return gradient.square().sum(0)
+
+
 def _raw_input(z, above, gamma):
     n, factor, square, ones, _ = _parts(z, above, gamma)
     return factor * (square - ones / n - (above * z).sum(0) ** 2 / n)
@@ -78,6 +85,8 @@ def _check_squared_gradient(student):
         above = torch.randn(n, c, generator=generator, dtype=torch.float64) + 0.5
         gamma = torch.linspace(0.5, 3.0, c, dtype=torch.float64)
         mistakes = {said: wrong(z, above, gamma) for said, wrong in _THROUGH.values()} if (n, c) == (7, 3) else {}
+        mistakes["there is an eps in it (the default of torch's layer, say); the equality is for eps = 0"] = \
+            _with_eps(z, above, gamma)
         close(call(student, z, above, gamma), _squared_gradient(z, above, gamma),
               f"z of shape {[n, c]} with standard deviation about {scale}", mistakes=mistakes)
 
