@@ -138,7 +138,7 @@ def _counter_example(found, wanted, where, what, rtol, atol) -> str:
         with np.errstate(all="ignore"):
             factor = got / right
             proportional = same(found, factor * wanted)
-        if proportional and (found.size > 1 or factor in (-1, 0.5, 2)):
+        if proportional and factor and (found.size > 1 or factor in (-1, 0.5, 2)):
             text += f"; it is {factor:.6g} times the right one" + (" everywhere" if found.size > 1 else "")
     return text
 
