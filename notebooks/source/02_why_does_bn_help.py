@@ -14,8 +14,8 @@
 # 4. compute how fast gradients grow with depth for any activation, and say why swapping the order of norm and
 #    activation changes nothing (section 5, exercise 2.4).
 #
-# **Time:** about 50 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. The cells
-# take about a minute of it on two CPU cores.
+# **Time:** about 35 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. The cells
+# take less than a minute of it on two CPU cores.
 #
 # Every claim carries one of four labels: **proved** (here), **measured** (here: seeds, device, settings),
 # **reported** (in a cited source), **folklore**.
@@ -179,14 +179,16 @@ display(Markdown(
     f"Loss in the last ten of {STEPS} steps: " + "; ".join(f"**{a}** {figures.spread(e, 2)}" for a, e in ends.items())
     + f". The noisy net ends above BN and below the plain net in {between} of {len(SEEDS)} seeds. "
     f"He's init alone brings the plain net from {fmean(ends['plain']):.2f} to {fmean(ends['plain, He init']):.2f} on "
-    f"average; its seeds differ by {max(ends['plain, He init']) - min(ends['plain, He init']):.2f}."))
+    f"average: from {min(ends['plain, He init']):.2f} in its best seed to {max(ends['plain, He init']):.2f} in its "
+    "worst."))
 
 # %% [markdown]
 # Two lessons. The noise costs something, yet the noisy net is much closer to BN than to the plain net: *measured*, and
 # the same as the paper *reports* for a VGG net on CIFAR-10. And a good part of "BN against plain" is "a good start
-# against a bad one". Curves that compare BN with an arbitrary plain net prove little.
+# against a bad one": with He's init the plain net learns fast as well, though not steadily at this learning rate.
+# Curves that compare BN with an arbitrary plain net prove little.
 #
-# With Tanh, for which the course's init is the right one, the picture is less clear:
+# With Tanh, for which the course's init is a good one, the plain net is a much stronger opponent:
 
 # %% tags=["nbval-ignore-output"]
 tanh = {arm: last([descend(build(arm, seed, "tanh"), LR, seed, STEPS) for seed in SEEDS])
@@ -194,9 +196,9 @@ tanh = {arm: last([descend(build(arm, seed, "tanh"), LR, seed, STEPS) for seed i
 rows = [("loss of the last ten steps", *tanh), ("relu", *(figures.spread(ends[arm], 2) for arm in tanh)),
         ("tanh", *(figures.spread(e, 2) for e in tanh.values()))]
 worse = sum(n > p for n, p in zip(tanh["noisy BN"], tanh["plain"], strict=True))
-display(Table(rows), Markdown(f"With Tanh the noisy net ends above the plain one in {worse} of {len(SEEDS)} seeds, and "
-                              f"the distance from BN to plain is {fmean(tanh['plain']) - fmean(tanh['BN']):.2f}, with "
-                              f"ReLU {fmean(ends['plain']) - fmean(ends['BN']):.2f}."))
+gap = {"ReLU": fmean(ends["plain"]) - fmean(ends["BN"]), "Tanh": fmean(tanh["plain"]) - fmean(tanh["BN"])}
+display(Table(rows), Markdown(f"From BN to the plain net it is {gap['ReLU']:.2f} with ReLU and {gap['Tanh']:.2f} with "
+                              f"Tanh, where the noisy net ends above the plain one in {worse} of {len(SEEDS)} seeds."))
 
 # %% [markdown]
 # ## 1. Is it internal covariate shift?
@@ -239,12 +241,16 @@ my_shift = ex.use(covariate_shift)
 
 
 def weights_and_gradient(net, batch):
-    """(weight matrices of the net, function of such a list -> gradients of the batch's loss), batch statistics."""
+    """(weight matrices of the net, function of such a list -> gradients of the batch's loss), batch statistics.
+
+    The noise, where a layer has some, is the same at every call: it belongs to the mini-batch.
+    """
     net = copy.deepcopy(net).train()
     named = {name: p.detach() for name, p in net.named_parameters() if p.dim() > 1}
 
     def gradient(weights):
         weights = [w.detach().clone().requires_grad_() for w in weights]
+        torch.manual_seed(0)
         output = torch.func.functional_call(net, dict(zip(named, weights, strict=True)), batch[0])
         return list(torch.autograd.grad(F.cross_entropy(output, batch[1]), weights))
 
@@ -283,10 +289,9 @@ display(Markdown(f"Before training: {'; '.join(f'{arm} {pair[0]}' for arm, pair 
                  f"After {TIMES[-1]} steps: {'; '.join(f'{arm} {pair[1]}' for arm, pair in said.items())}."))
 
 # %% [markdown]
-# At the start BN has *more* internal covariate shift than the plain net, and trains faster all the same. The plain net
-# shifts little at first for a simple reason: it hardly learns. Later its gradients turn around within one step, which
-# is the instability that section 3 looks at. Compare the noisy net with BN as well: whatever differs between their
-# shifts, it is not what separates either of them from the plain net.
+# At the start BN has *more* internal covariate shift than the plain net with either init, and trains faster all the
+# same. The plain net with small weights shifts little at first for a simple reason: its gradients are tiny, so it
+# hardly learns. Later they change by about their own length within one step. That is the instability of section 3.
 #
 # **What this does not show.** That distributions of activations never matter. That BN never reduces shift: late in
 # training, it does here. And with the plain net's poor start, learning speed and shift are tangled. What it shows is
@@ -347,21 +352,21 @@ right_side = ex.use(squared_gradient)
 gamma = torch.tensor([0.3, 1.0, 1.0, 2.5], dtype=torch.float64)
 spreads = torch.tensor([0.1, 0.5, 2.0, 20.0], dtype=torch.float64)
 z = (spreads * torch.randn(64, 4, dtype=torch.float64) + 1).requires_grad_()
+above = torch.randn(64, 4, dtype=torch.float64)  # dL/dy of some loss
 for name in ("batch_norm", "batch_norm_written_out"):
     norm = norms.get(name, 4, 1, eps=1e-40).double()
     norm.weight.data.copy_(gamma)
-    y = norm(z)
-    (above,) = torch.autograd.grad(torch.sin(y).sum() + y.square().sum(), y, retain_graph=True)
-    (below,) = torch.autograd.grad(y, z, above)
+    (below,) = torch.autograd.grad(norm(z), z, above)
     left, right = below.square().sum(0), right_side(z.detach(), above, gamma)
     error = float((left / right - 1).abs().max())
     growth = ", ".join(f"{float(r):.3g}" for r in left / above.square().sum(0))
     print(f"{name}: equal to 12 digits: {error < 1e-12}; squared gradient below / above: {growth}")
+print("gamma² / sigma²:", ", ".join(f"{float(r):.3g}" for r in (gamma / z.detach().std(0, correction=0)) ** 2))
 
 # %% [markdown]
-# Read the last list. In the second channel $\gamma = 1$ and $\sigma \approx 0.5$. There the gradient *grows* on its way
-# through the norm. In the last two $\sigma$ is larger than $\gamma$ and it shrinks. The two subtracted terms always
-# make it smaller; the factor $\gamma^2/\sigma^2$ does as it likes.
+# Read the lists. In the first two channels $\sigma$ is smaller than $\gamma$. There the gradient *grows* on its way
+# through the norm. In the last two $\sigma$ is larger than $\gamma$, and it shrinks. The two subtracted terms never
+# make it larger; the factor $\gamma^2/\sigma^2$ does as it likes.
 #
 # **What this does not say.** The statement is about the gradient with respect to *activations* in one layer. It is not
 # about weights, not about a whole net, and not about the speed of training. The step from "smaller gradients here" to
@@ -489,12 +494,12 @@ net = build("BN", seed=0).double()
 for module in net.modules():
     if isinstance(module, nn.BatchNorm1d):
         module.eps = 1e-30  # eps is the one thing that knows the scale
-rows = [("weights of hidden layer 2 times", "raw smoothness of that layer", "scale-free")]
-for factor in (1.0, 10.0):
+rows = [("weights of hidden layer 2 times", "learning rate times", "raw smoothness of that layer", "scale-free")]
+for factor in (1, 10):
     net[2].weight.weight.data *= factor
-    raw, free = (probe(net, F.cross_entropy, (batch[0].double(), batch[1]), statistics="batch", steps=[1e-3])
-                 for probe in (landscape.probe, landscape.probe_scale_free))
-    rows.append((f"{factor:g}", *(f"{f.layers['2.weight'].smoothness:.6f}" for f in (raw, free))))
+    raw, free = (probe(net, F.cross_entropy, (batch[0].double(), batch[1]), statistics="batch", steps=[step])
+                 for probe, step in ((landscape.probe, 0.1 * factor**2), (landscape.probe_scale_free, 1e-3)))
+    rows.append((factor, factor**2, *(f"{found.layers['2.weight'].smoothness:.6f}" for found in (raw, free))))
 Table(rows)
 
 # %% [markdown]
@@ -511,7 +516,7 @@ for arm, group in trained.items():
 ratio = fmean(free["plain"]) / fmean(free["BN"])
 display(Table(rows), Markdown(
     f"Raw, plain and BN differ by a factor of {smooth('plain', middle) / smooth('BN', middle):.1f}; scale-free, with "
-    f"effective steps around 0.001, by {ratio:.1f}. Which of the two predicts speed is a question for notebook 04."))
+    f"effective steps around 0.001, by {ratio:.1f}. Neither of the two is *the* smoothness."))
 
 # %% [markdown]
 # ### What is commonly done wrong
@@ -559,6 +564,11 @@ display(Markdown(
     f"same four learning rates differ from {min(at_twenty):.2f} to {max(at_twenty):.2f}: another quantity."))
 
 # %% [markdown]
+# One more thing is in the table: even the right ratio grows as the step shrinks. ReLU has kinks, and the norms couple
+# the samples of a batch, so a short step still crosses some of them and the gradient jumps a little. Strictly, the
+# gradient of a ReLU net is *not* Lipschitz. An effective smoothness is a number for a stated range of steps, and for no
+# other.
+#
 # **What you should now believe.** During training, BN's loss is better behaved along the gradient, up to steps of four
 # times the learning rate (*measured*: this net, three seeds; *reported*: VGG). At the start it is not smoother in
 # the raw sense. Smoothness without a statement about scale is half a statement. And *better behaved on the line* and
@@ -597,12 +607,12 @@ usable = {arm: [lr for lr in RATES if max(dict(c)[lr] for c in sweep[arm]) < CHA
 display(Markdown("; ".join(
     f"**{arm}**: best at {best[arm]:g} (loss {mean_at(arm, best[arm]):.2f}), below half the loss of guessing in all "
     f"seeds at {', '.join(f'{lr:g}' for lr in usable[arm]) or 'no rate'}" for arm in sweep)
-    + f". At the rate that is best for He's init, {best['plain, He init']:g}, BN has "
-    f"{mean_at('BN', best['plain, He init']):.2f} against {mean_at('plain, He init', best['plain, He init']):.2f}."))
+    + ".\n\nBN against He's init, mean loss: " + "; ".join(
+        f"{mean_at('BN', lr):.2f} and {mean_at('plain, He init', lr):.2f} at {lr:g}" for lr in RATES[:4]) + "."))
 
 # %% [markdown]
-# BN's range of usable learning rates is wider, and it reaches further up. That agrees with Bjorck et al. Here BN also
-# wins at *smaller* learning rates, where its lead cannot come from larger steps alone.
+# On the left BN and He's init lie on top of each other: with small steps BN brings nothing here that a good init does
+# not. The gap opens where the steps become large. That is what Bjorck et al. report.
 #
 # **A caveat: what is a learning rate under BN?** By the statement of section 3 the gradient is orthogonal to the
 # weights. So with the step $\eta$, by Pythagoras, $\|w'\|^2 = \|w\|^2 + \eta^2\|g\|^2$ (*proved*): the weights can only
@@ -700,12 +710,12 @@ print(f"ReLU: {depth.predicted('relu'):.6f}, pi / (pi - 1) = {math.pi / (math.pi
 print(", ".join(f"slope {a:g}: {rate_of(a):.3f}" for a in (-1.0, 0.0, 0.3, 0.7, 1.0)))
 
 # %% [markdown]
-# **Measurement.** Both orders, five activations: 25 blocks of width 300, mini-batch 128, two seeds, with the norms on
+# **Measurement.** Both orders, five activations: 25 blocks of width 300, mini-batch 128, three seeds, with the norms on
 # batch statistics.
 
 # %% tags=["nbval-ignore-output"]
 FIVE = ("relu", "tanh", "sigmoid", "selu", "swish")
-found = {(f, p): depth.growth(f, p, statistics="batch", width=300, seeds=(0, 1)) for f in FIVE
+found = {(f, p): depth.growth(f, p, statistics="batch", width=300, seeds=SEEDS) for f in FIVE
          for p in ("before", "after")}
 rows = [("activation", "predicted", "norm before f", "norm behind f", "through 25 blocks (before)")]
 for f in FIVE:
@@ -716,14 +726,15 @@ display(Table(rows))
 
 arms = {p: found["relu", p] for p in ("before", "after")}
 for p in ("none", "complete"):
-    arms[p] = depth.growth("relu", p, statistics="batch", width=300, seeds=(0, 1))
+    arms[p] = depth.growth("relu", p, statistics="batch", width=300, seeds=SEEDS)
 display(figures.gradient_growth(arms, predicted=depth.predicted("relu")))
-running = depth.growth("relu", "before", statistics="running", width=300, seeds=(0, 1))
+running = depth.growth("relu", "before", statistics="running", width=300, seeds=SEEDS)
 above_one = sum(growth.rate.value > 1 for growth in found.values())
 display(Markdown(
     f"The rate exceeds 1 in {above_one} of {len(found)} cases. **Swapping the order does not cure it**: for ReLU "
     f"{found['relu', 'before'].rate.value:.3f} becomes {found['relu', 'after'].rate.value:.3f}. Nor does our "
-    f"reconstruction of CBN, `complete`: {arms['complete'].rate.value:.3f}. Without a norm the factor is "
+    f"reconstruction of CBN, `complete`, which starts out as a norm behind f: {arms['complete'].rate.value:.3f}. "
+    f"Without a norm the factor is "
     f"{arms['none'].rate.value:.3f} a block with this init: the gradient shrinks. With running statistics in place of "
     f"the mini-batch's own the rate is {running.rate.value:.3f}."))
 
@@ -732,10 +743,12 @@ display(Markdown(
 # the division by $\sigma$ that makes the gradient grow. Without a norm signal and gradient both shrink with this init:
 # that is the flat start of the plain net in section 3.
 #
-# ReLU is the *worst* of the five and Sigmoid the best, which is the opposite of how well they train with vanilla BN. So
-# this growth, too, is not the whole story. It is a statement about initialization. What it means for training is that
-# the first layers of a deep net get gradients that are larger by the factor in the last column, so that one learning
-# rate cannot suit all layers. Shortcuts in residual nets and a warm-up of the learning rate help (*reported*).
+# ReLU has the *largest* rate of the five and Sigmoid the smallest. With vanilla BN ReLU trains best and Sigmoid worst
+# (notebook 06, *measured*). So this growth, too, is not the whole story. It is a statement about initialization. What
+# it means for training is that the first layers of a deep net get squared gradients that are larger by the factor in
+# the last column, so that one learning rate cannot suit all layers. Yang et al. *report* that such nets cannot be
+# trained at great depth without shortcuts, and that it helps to keep the activations near their linear part. The
+# formula says why: there the rate is near 1.
 #
 # **What you should now believe.** With one norm per block and a nonlinear activation, gradients grow with depth at
 # initialization, in either order (*proved* in the limit, *measured* at width 300). BN is not a cure for
@@ -760,11 +773,11 @@ display(Markdown(
 # | a gradient that passes down a norm loses two directions and is multiplied by $\gamma/\sigma$ | proved, section 2 |
 # | scale-invariant weights: gradient orthogonal, raw curvature arbitrary, $\|w\|$ grows | proved, sections 3 and 4 |
 # | noisy BN trains nearly like BN with ReLU, although its distributions are unstable | measured: digits, three seeds |
-# | with Tanh and a fitting init the gap between plain and BN is small | measured, the same setting |
+# | with Tanh and a fitting init, plain and BN are much closer than with ReLU | measured, the same setting |
 # | BN has a smaller internal covariate shift | not at the start; later yes (measured, section 1) |
 # | "BN helps because it reduces internal covariate shift" | folklore; does not hold up here |
 # | with BN the loss behaves better along the gradient during training | measured here, reported for VGG |
-# | BN tolerates larger learning rates | measured here, reported by Bjorck et al. |
+# | BN tolerates larger learning rates; with small ones a good init does as well | measured, reported (Bjorck) |
 # | gradients grow with depth through norms, in either order | proved in a limit, measured at width 300 |
 # | any one of these *is* the reason why BN helps | open |
 #
