@@ -1,4 +1,4 @@
-"""Notebook 03: the variance decomposition, the step of the descent lemma, the mini-batch's factor, the best step."""
+"""Notebook 03: the step of the descent lemma, the variance decomposition, the best step, the mini-batch's factor."""
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def _check_decompose(student):
 
 
 DECOMPOSE = Spec(
-    id="3.1", title="the variance decomposition",
+    id="3.2", title="the variance decomposition",
     task="A random gradient takes the values `gradients[i]` (rows of $[m, d]$) with probabilities `probabilities[i]`. "
          "Compute $\\mathbb E\\|g\\|^2$, $\\|\\mathbb E g\\|^2$ and "
          "$\\mathrm{Var}[g]=\\mathbb E\\|g-\\mathbb E g\\|^2$, each from its definition.",
@@ -150,7 +150,7 @@ def _check_descent(student):
 
 
 DESCENT = Spec(
-    id="3.2", title="the step of the descent lemma",
+    id="3.1", title="the step of the descent lemma",
     task="The descent lemma says $F(y)\\le F(w)+\\nabla F(w)^\\top(y-w)+\\tfrac L2\\|y-w\\|^2$. Put in the step of "
          "SGD, $y=w-\\alpha g$, and write the right side as a function.",
     stub=descent_bound, reference=_descent_bound, check=_check_descent,
@@ -211,7 +211,7 @@ def _check_factor(student):
 
 
 BATCH_FACTOR = Spec(
-    id="3.3", title="what a mini-batch does to the variance",
+    id="3.4", title="what a mini-batch does to the variance",
     task="A mini-batch gradient is the mean of $b$ per-sample gradients out of $n$, drawn uniformly. Write the "
          "factor by which its variance is smaller than that of one sample, with and without replacement.",
     stub=batch_factor, reference=_batch_factor, check=_check_factor,
@@ -283,7 +283,7 @@ def _check_best(student):
 
 
 BEST_STEP = Spec(
-    id="3.4", title="the best permitted step",
+    id="3.3", title="the best permitted step",
     task="The bound $\\frac{2\\Delta}{K\\alpha}+\\alpha L\\sigma^2$ is proved for $0<\\alpha\\le 1/L$. Which "
          "$\\alpha$ in that range makes it smallest? `gap` is $\\Delta$, `steps` is $K$; $\\sigma^2$ may be 0.",
     stub=best_step, reference=_best_step, check=_check_best,
@@ -299,4 +299,4 @@ BEST_STEP = Spec(
         "and the bound at the balance, $2\\sqrt{2\\Delta L\\sigma^2/K}$, falls. That is the sense in which the three "
         "effects belong to *faster convergence*: through what is guaranteed at the best step.")
 
-EXERCISES = (DECOMPOSE, DESCENT, BATCH_FACTOR, BEST_STEP)
+EXERCISES = (DESCENT, DECOMPOSE, BEST_STEP, BATCH_FACTOR)
