@@ -192,5 +192,22 @@ def difference(layer: type[nn.Module]) -> str:
     def divisor(self, var: Tensor) -> Tensor:
         return var.sqrt() + self.eps
     """
-    methods = [value for value in vars(layer).values() if inspect.isfunction(value)]
-    return "\n".join(textwrap.dedent(inspect.getsource(method)).rstrip() for method in methods)
+    return "\n".join(_source(vars(layer)[name]) for name in _methods(layer))
+
+
+def right(layer: type[nn.Module]) -> str:
+    """The source of the same methods in `Correct`.
+
+    >>> print(right(EpsOutsideTheRoot))
+    def divisor(self, var: Tensor) -> Tensor:
+        return (var + self.eps).sqrt()
+    """
+    return "\n".join(_source(vars(Correct)[name]) for name in _methods(layer))
+
+
+def _methods(layer: type[nn.Module]) -> list[str]:
+    return [name for name, value in vars(layer).items() if inspect.isfunction(value)]
+
+
+def _source(function) -> str:
+    return textwrap.dedent(inspect.getsource(function)).rstrip()

@@ -224,8 +224,8 @@ Table(rows)
 #
 # $$ \frac{\partial F}{\partial\beta} = \sum_i\frac{\partial F}{\partial y_i},\qquad
 # \frac{\partial F}{\partial\gamma} = \sum_i\frac{\partial F}{\partial y_i}\,\hat x_i,\qquad
-# \frac{\partial F}{\partial x_j} = \frac1\sigma\Big(g_j - \frac1n\langle\mathbf 1, g\rangle
-# - \hat x_j\,\frac1n\langle\hat x, g\rangle\Big). $$
+# \frac{\partial F}{\partial x_j} = \frac1\sigma\Big(g_j - \frac1n\langle\mathbf 1, g\rangle -
+# \hat x_j\,\frac1n\langle\hat x, g\rangle\Big). $$
 #
 # **Proof.** The first two: $y_i = \gamma\hat x_i+\beta$, so $\partial y_i/\partial\beta = 1$ and $\partial
 # y_i/\partial\gamma = \hat x_i$; sum over all $i$ by the chain rule. For the third, one step at a time.
@@ -250,8 +250,8 @@ Table(rows)
 # $P\mathbf 1 = 0$ still, and $P\hat x = \frac{\varepsilon}{v+\varepsilon}\hat x$.
 #
 # **Proof.** $\langle\mathbf 1,\mathbf 1\rangle = n$, $\langle\mathbf 1,\hat x\rangle = 0$ and $\langle\hat x,\hat
-# x\rangle = nv/(v+\varepsilon)$, by section 2. So $P\mathbf 1 = \mathbf 1-\mathbf 1-0 = 0$ and $P\hat x = \hat x - 0
-# - \frac{v}{v+\varepsilon}\hat x$. A vector orthogonal to both is left alone. For $\varepsilon=0$ these are a 0 on
+# x\rangle = nv/(v+\varepsilon)$, by section 2. So $P\mathbf 1 = \mathbf 1-\mathbf 1-0 = 0$ and $P\hat x = \hat x - 0 -
+# \frac{v}{v+\varepsilon}\hat x$. A vector orthogonal to both is left alone. For $\varepsilon=0$ these are a 0 on
 # $\mathbf 1$, a 0 on $\hat x$, and a 1 on the rest: an orthogonal projection. $\square$
 #
 # **Check.** SymPy differentiates BN itself, for three values and any $\varepsilon$, and compares with the formula.
@@ -355,8 +355,8 @@ for a in (0.1, 10.0):
 # $a^2\eta$, on the same mini-batches, give the same functions at every step. (b) Under SGD without weight decay
 # $\|w\|^2$ never falls: each step adds $\eta^2\|\nabla F\|^2$.
 #
-# **Proof.** (a) Say that the second run is at $a w$ when the first is at $w$. It goes to $aw - a^2\eta\,\nabla F(aw)
-# = aw - a\eta\,\nabla F(w) = a\,(w-\eta\nabla F(w))$, which is $a$ times where the first one goes. So it stays so,
+# **Proof.** (a) Say that the second run is at $a w$ when the first is at $w$. It goes to $aw - a^2\eta\,\nabla F(aw) =
+# aw - a\eta\,\nabla F(w) = a\,(w-\eta\nabla F(w))$, which is $a$ times where the first one goes. So it stays so,
 # and $F$ does not see $a$. (b) Pythagoras: $w$ and $\nabla F(w)$ are orthogonal by statement 2. $\square$
 #
 # What counts is $\eta/\|w\|^2$, the *effective* step size. With $u = w/\|w\|$ and statement 2, $w-\eta\nabla F(w) =
@@ -760,7 +760,9 @@ Table(rows)
 # %%
 stories = Table([("suspect", "the rule it breaks", "what it does, and where it was found"),
                  *((name, bug.rows[0], " ".join(bug.layer.__doc__.split())) for name, bug in gallery.SUSPECTS.items())])
-display(Markdown(f"<details><summary>The ten bugs</summary>\n\n{stories._repr_markdown_()}\n\n</details>"))
+fixes = "\n\n".join(dict.fromkeys(gallery.right(bug.layer) for bug in gallery.SUSPECTS.values()))
+display(Markdown(f"<details><summary>The ten bugs, and the right methods</summary>\n\n{stories._repr_markdown_()}\n\n"
+                 f"```python\n{fixes}\n```\n\n</details>"))
 
 # %% [markdown]
 # **Fix one.** A fix is the method, written anew. As it stands, the class below changes nothing. Choose a suspect,
