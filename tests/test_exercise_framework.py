@@ -89,6 +89,10 @@ def dtype_of_torch(x):
     return torch.relu(torch.tensor([1j]))  # torch raises a NotImplementedError of its own
 
 
+WITHOUT_SOURCE: dict = {}
+exec("def square(x, power=2):\n    raise NotImplementedError", WITHOUT_SOURCE)  # as typed into a plain shell
+
+
 def once_none(x):
     return x**2 if x[0] == 3 else None
 
@@ -98,6 +102,7 @@ def once_none(x):
     [
         (None, NOT_ATTEMPTED, "there is no answer yet"),
         (square, NOT_ATTEMPTED, "`square` raises NotImplementedError"),
+        (WITHOUT_SOURCE["square"], NOT_ATTEMPTED, "`square` raises NotImplementedError"),
         (lambda x: None, NOT_ATTEMPTED, "returns None: let it `return`"),
         (lambda x: x * x, CORRECT, "made up"),
         (torch.square, CORRECT, ""),
@@ -234,6 +239,11 @@ def test_grad_mode_is_on_in_a_check_and_restored():
     with torch.no_grad():
         assert grade(SQUARE, student).correct
         assert not torch.is_grad_enabled()
+
+
+def test_check_of_a_class_leaves_no_hook_on_modules():
+    grade(LAYER, Doubled)
+    assert not torch.nn.modules.module._global_forward_hooks
 
 
 def test_value_is_judged_as_a_copy():
