@@ -169,7 +169,7 @@ def batch_factor(n, b, replacement):
 
 
 def _batch_factor(n, b, replacement):
-    if replacement or n == 1:
+    if replacement:
         return 1 / b
     return (n - b) / (b * (n - 1))
 
@@ -197,7 +197,7 @@ _FACTORS = {
 
 
 def _check_factor(student):
-    for n, b in ((10, 4), (7, 5), (7, 7), (5, 1), (2, 2), (1000, 32), (1, 1)):
+    for n, b in ((10, 4), (7, 5), (7, 7), (5, 1), (2, 2), (1000, 32)):  # n = 1 = b without replacement is 0/0
         both = (False, True)
         found = [number(call(student, n, b, replacement), "the factor") for replacement in both]
         mistakes = {}
