@@ -361,3 +361,14 @@ def test_tail_index_is_that_of_a_pareto():
     assert margins.tail_index(1 + rng.pareto(1.5, 100_000)) == pytest.approx(1.5, rel=0.1)
     assert math.isnan(margins.tail_index(rng.random(10)))
     assert margins.tail_index(np.ones(2000)) == math.inf
+
+
+def test_a_value_that_python_cannot_compute_ends_the_run_or_the_search_and_not_the_check():
+    problem = theory.Problem(lambda w: math.exp(w[0]) - math.log(w[0]), lambda w: np.array([math.exp(w[0]) - 1 / w[0]]),
+                             None, [0.5], L=8.0, f_star=2.0)
+    assert theory.chain().check(theory.run(problem, 0.1, 10)) is None
+    state = theory.run(problem, 1.0, 10)
+    assert "left the finite numbers" in state.stopped
+    with pytest.raises(ValueError, match="mismatch"):
+        theory.run(theory.Problem(lambda w: np.ones((2, 2)) @ w @ np.ones(3), lambda w: w, None, [1.0, 1.0], L=1.0),
+                   0.1, 2)

@@ -196,6 +196,8 @@ def _lower_bound(state: State) -> Finding:
 
 
 def _mini_batch(state: State) -> Finding:
+    if state.visits[0].one_variance is None:
+        return Finding(None, "the variance of a single draw is not known")
     for k, visit in enumerate(state.visits, start=1):
         if not np.all(np.isfinite(visit.one_variance)):
             continue  # inf / b is inf: nothing to compare

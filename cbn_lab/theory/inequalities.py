@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 ROUNDING = 1e-11  # of the sum of the terms' sizes: some 50,000 units in the last place
 
 
@@ -228,7 +230,8 @@ class Evaluation:
         """Both sides at steps 1, 2, ...; empty for a line that is not stated for this run."""
         if line.name not in self._along:
             stated = line.unstated(self.state) is None
-            self._along[line.name] = [line.sides(here) for here in self.history] if stated else []
+            with np.errstate(all="ignore"):  # a side may be infinite, or not a number: then the line does not hold
+                self._along[line.name] = [line.sides(here) for here in self.history] if stated else []
         return self._along[line.name]
 
     def first_failure(self, line: Inequality) -> int | None:
@@ -242,7 +245,8 @@ class Evaluation:
         names = []
         for assumption in assumptions:
             if assumption.name not in self.findings:
-                self.findings[assumption.name] = assumption.check(self.state)
+                with np.errstate(all="ignore"):
+                    self.findings[assumption.name] = assumption.check(self.state)
             if self.findings[assumption.name].broken:
                 names.append(assumption.name)
         return tuple(names)

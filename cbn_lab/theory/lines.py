@@ -255,6 +255,10 @@ def _fixed_batch(state: State) -> str | None:
     return _fixed_with_variance(state)
 
 
+def _with_curvature(state: State) -> str | None:
+    return _with_variance(state) or (None if state.problem.L > 0 else "stated for L > 0")
+
+
 def _with_limits(state: State) -> str | None:
     return None if state.M is not None else "neither M nor sigma2 is claimed"
 
@@ -318,7 +322,7 @@ LINES = (
                why="the same proof with their assumption"),
     Inequality("Ghadimi-Lan 2.1(a)", rf"\tfrac1L\,{_E}\|\nabla F(w_R)\|^2\le\frac{{D_F^2+\sigma^2\sum_k\gamma_k^2}}"
                r"{\sum_k(2\gamma_k-L\gamma_k^2)},\quad D_F^2=\frac{2\Delta}L", _ghadimi, (given.GL_STEP,),
-               "bounded variance", ("lower bound",), unstated=_with_variance,
+               "bounded variance", ("lower bound",), unstated=_with_curvature,
                why="w_R: an iterate drawn with probability proportional to 2 gamma_k - L gamma_k^2"),
 )
 

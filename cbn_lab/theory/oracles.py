@@ -1,6 +1,7 @@
 """Stochastic gradients: what a problem's oracle may look like, and the ones that come with the course.
 
-An oracle is anything with `sample(w, rng) -> g` ([d] -> [d]); a plain function of (w, rng) will do. It may know more:
+An oracle is anything with `sample(w, rng) -> g` ([d] -> [d]); a plain function of (w, rng) will do. It may know more
+(and with `outcomes`, needs no `sample`):
 
     outcomes(w) -> (gradients [m, d], probabilities [m])   every outcome: expectations are then exact
     moments(w)  -> (E[g | w] [d], Var[g | w])              Var = E|g - E g|^2, a float; may be infinite
@@ -17,6 +18,33 @@ from dataclasses import dataclass
 import numpy as np
 
 ENUMERATED = 20_000  # at most so many mini-batches are enumerated for the moments
+
+
+def draw(oracle, w, rng):
+    """One draw: by `sample`, by calling the oracle, or from its outcomes. TypeError for an object that has none."""
+    if hasattr(oracle, "sample"):
+        return oracle.sample(w, rng)
+    if callable(oracle):
+        return oracle(w, rng)
+    if not hasattr(oracle, "outcomes"):
+        raise TypeError(f"an oracle is a function of (w, rng), or has `sample` or `outcomes`; got {oracle!r:.60}")
+    gradients, probabilities = oracle.outcomes(w)
+    return np.asarray(gradients, dtype=float)[rng.choice(len(probabilities), p=probabilities)]
+
+
+def moments(oracle, w):
+    """(E[g | w], Var[g | w]) from what the oracle knows; None if it can only be sampled."""
+    if getattr(oracle, "moments", None) is not None:
+        return oracle.moments(w)
+    if getattr(oracle, "outcomes", None) is None:
+        return None
+    gradients, p = (np.asarray(part, dtype=float) for part in oracle.outcomes(w))
+    mean = (p[..., None] * gradients).sum(axis=-2)
+    return mean, (p * ((gradients - mean[..., None, :]) ** 2).sum(axis=-1)).sum(axis=-1)
+
+
+def knows_moments(oracle) -> bool:
+    return any(getattr(oracle, name, None) is not None for name in ("moments", "outcomes"))
 
 
 @dataclass(frozen=True)
@@ -116,10 +144,6 @@ class Outcomes:
     def __init__(self, outcomes: Callable):
         self.outcomes = outcomes
 
-    def sample(self, w, rng):
-        gradients, probabilities = self.outcomes(w)
-        return np.asarray(gradients)[rng.choice(len(probabilities), p=probabilities)]
-
 
 class MiniBatch:
     """The mean of b independent draws of another oracle."""
@@ -131,17 +155,16 @@ class MiniBatch:
             raise ValueError(f"a mini-batch of {size} has no mean; size >= 1 is needed")
         self.single, self.size, self.factor = single, size, 1 / size
         self.vectorized = getattr(single, "vectorized", False)
-        if getattr(single, "moments", None) is None:
+        if not knows_moments(single):
             self.moments = None
-        if hasattr(single, "affine"):
+        if getattr(single, "affine", None) is not None:
             self.affine = self._affine
 
     def sample(self, w, rng):
-        draw = self.single.sample if hasattr(self.single, "sample") else self.single
-        return np.mean([draw(w, rng) for _ in range(self.size)], axis=0)
+        return np.mean([draw(self.single, w, rng) for _ in range(self.size)], axis=0)
 
     def moments(self, w):
-        mean, variance = self.single.moments(w)
+        mean, variance = moments(self.single, w)
         return mean, np.asarray(variance) / self.size
 
     def _affine(self, d: int):
@@ -228,16 +251,15 @@ class Biased:
                 setattr(self, name, None)
 
     def sample(self, w, rng):
-        draw = self.base.sample if hasattr(self.base, "sample") else self.base
-        return self.scale * draw(w, rng) + self.shift
+        return self.scale * np.asarray(draw(self.base, w, rng)) + self.shift
 
     def moments(self, w):
         mean, variance = self.base.moments(w)
-        return self.scale * mean + self.shift, self.scale**2 * np.asarray(variance)
+        return self.scale * np.asarray(mean) + self.shift, self.scale**2 * np.asarray(variance)
 
     def outcomes(self, w):
         gradients, probabilities = self.base.outcomes(w)
-        return self.scale * gradients + self.shift, probabilities
+        return self.scale * np.asarray(gradients) + self.shift, probabilities
 
     def affine(self, d: int):
         s, t, covariance = self.base.affine(d)

@@ -84,14 +84,15 @@ class Problem:
         """[..., d] -> [...]"""
         if self.vectorized:
             return np.asarray(self.value(w), dtype=float)
-        flat = [float(np.asarray(self.value(x), dtype=float).reshape(())) for x in w.reshape(-1, self.d)]
+        flat = [float(np.asarray(_or_nan(self.value, x), dtype=float).reshape(())) for x in w.reshape(-1, self.d)]
         return np.array(flat).reshape(w.shape[:-1])
 
     def gradients(self, w: np.ndarray) -> np.ndarray:
         """[..., d] -> [..., d]. ValueError if the gradient of a point has another shape than the point."""
         if self.vectorized:
             return np.asarray(self.gradient(w), dtype=float)
-        flat = [np.asarray(self.gradient(x), dtype=float) for x in w.reshape(-1, self.d)]
+        flat = [np.asarray(_or_nan(self.gradient, x, np.full(self.d, np.nan)), dtype=float)
+                for x in w.reshape(-1, self.d)]
         wrong = next((g.shape for g in flat if g.size != self.d), None)
         if wrong is not None:
             raise ValueError(f"gradient(w) has shape {list(wrong)}; [{self.d}] is needed, as of w")
@@ -208,6 +209,18 @@ def digits(count: int = 100, classes: tuple[int, int] = (3, 8)) -> tuple[np.ndar
         raise ValueError(f"there are {len(chosen)} digits of the classes {classes}, not {count}")
     X = np.hstack([images[chosen] / images.max() / 8, np.ones((count, 1))])
     return X, np.where(labels[chosen] == classes[1], 1.0, -1.0)
+
+
+def _or_nan(function: Callable, w: np.ndarray, nan=np.nan):
+    """function(w); nan where Python's own arithmetic overflows or leaves its domain, as numpy's does by itself."""
+    try:
+        return function(w)
+    except ArithmeticError:
+        return nan
+    except ValueError as error:
+        if "math domain" in str(error) or str(error).startswith("expected a"):  # the second from Python 3.14 on
+            return nan
+        raise
 
 
 def _rows(X, y) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ step by step, with no expectation and no margin.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -177,20 +178,22 @@ def run(problem: Problem, step: float | Sequence[float], steps: int | None = Non
     return replace(state, pooled=_pool(state, draws[:kept])) if draws else state
 
 
-def _batched(problem: Problem, method: str, w: np.ndarray, *rest):
-    """A method of the oracle on [P, d], point by point where it is not vectorized."""
-    call = getattr(problem.oracle, method, problem.oracle)
+def _drawn(problem: Problem, w: np.ndarray, rng) -> np.ndarray:
+    """One stochastic gradient at each point [P, d]. ValueError if it has another shape than the point."""
     if getattr(problem.oracle, "vectorized", False):
-        return call(w, *rest)
-    results = [call(x, *rest) for x in w]
-    if method == "sample":
-        gradients = [np.asarray(g, dtype=float) for g in results]
-        wrong = next((g.shape for g in gradients if g.size != problem.d), None)
-        if wrong is not None:
-            raise ValueError(f"the oracle gives a gradient of shape {list(wrong)}; [{problem.d}] is needed")
-        return np.array(gradients).reshape(w.shape)
-    first, second = (np.array(parts, dtype=float) for parts in zip(*results, strict=True))
-    return first, second
+        return oracles.draw(problem.oracle, w, rng)
+    gradients = [np.asarray(oracles.draw(problem.oracle, x, rng), dtype=float) for x in w]
+    wrong = next((g.shape for g in gradients if g.size != problem.d), None)
+    if wrong is not None:
+        raise ValueError(f"the oracle gives a gradient of shape {list(wrong)}; [{problem.d}] is needed")
+    return np.array(gradients).reshape(w.shape)
+
+
+def _pairs(oracle, function, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two results of function(point) at the points [P, d], point by point where the oracle is not vectorized."""
+    if getattr(oracle, "vectorized", False):
+        return function(w)
+    return tuple(np.array(parts, dtype=float) for parts in zip(*map(function, w), strict=True))
 
 
 def _knows(oracle, method: str) -> bool:
@@ -200,19 +203,13 @@ def _knows(oracle, method: str) -> bool:
 def _conditional(problem: Problem, w: np.ndarray, gradient: np.ndarray) -> dict:
     """inner, bias, second, variance, one_variance at the points w [P, d]; None where unknown."""
     oracle = problem.oracle
-    if _knows(oracle, "outcomes") and not isinstance(oracle, oracles.FiniteSum):
-        outcomes, p = _batched(problem, "outcomes", w)  # [P, m, d], [m] or [P, m]
-        p = np.broadcast_to(p, outcomes.shape[:2])
-        mean = (p[..., None] * outcomes).sum(axis=1)
-        variance = (p * ((outcomes - mean[:, None]) ** 2).sum(axis=2)).sum(axis=1)
-    elif _knows(oracle, "moments"):
-        mean, variance = _batched(problem, "moments", w)
-        variance = np.broadcast_to(variance, len(w)).astype(float)
-    else:
+    if not oracles.knows_moments(oracle):
         return dict.fromkeys(("inner", "bias", "mean_squared", "second", "variance", "one_variance"))
+    mean, variance = _pairs(oracle, partial(oracles.moments, oracle), w)
+    variance = np.broadcast_to(variance, len(w)).astype(float)
     one = getattr(oracle, "single", None)
-    if one is not None and _knows(one, "moments"):
-        one = np.broadcast_to(_batched(replace(problem, oracle=one), "moments", w)[1], len(w)).astype(float)
+    if one is not None and oracles.knows_moments(one):
+        one = np.broadcast_to(_pairs(one, partial(oracles.moments, one), w)[1], len(w)).astype(float)
     else:
         one = None
     return {"inner": (gradient * mean).sum(axis=1), "bias": np.linalg.norm(mean - gradient, axis=1),
@@ -226,10 +223,10 @@ def _sample(problem: Problem, alphas, paths: int, rng):
     value, visits, seconds, others = problem.values(w), [], [], []
     for alpha in alphas:
         gradient = problem.gradients(w)
-        g = _batched(problem, "sample", w, rng)
+        g = _drawn(problem, w, rng)
         known = _conditional(problem, w, gradient)
         if known["second"] is None:
-            others.append((gradient, g, _batched(problem, "sample", w, rng)))
+            others.append((gradient, g, _drawn(problem, w, rng)))
         squared, inner, size = (gradient**2).sum(axis=1), (gradient * g).sum(axis=1), (g**2).sum(axis=1)
         following = w - alpha * g
         after = problem.values(following)
@@ -252,11 +249,12 @@ def _enumerate(problem: Problem, alphas):
     if not _knows(problem.oracle, "outcomes"):
         return None
     w, weight, visits, means = problem.start[None], np.ones(1), [], []
-    if _batched(problem, "outcomes", w)[0].shape[1] ** len(alphas) > NODES:
+    oracle = problem.oracle
+    if _pairs(oracle, oracle.outcomes, w)[0].shape[1] ** len(alphas) > NODES:
         return None
     value = problem.values(w)
     for alpha in alphas:
-        gradient, (g, p) = problem.gradients(w), _batched(problem, "outcomes", w)
+        gradient, (g, p) = problem.gradients(w), _pairs(oracle, oracle.outcomes, w)
         p = np.broadcast_to(p, g.shape[:2])
         known = _conditional(problem, w, gradient)
         following = (w[:, None] - alpha * g).reshape(-1, problem.d)
