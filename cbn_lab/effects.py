@@ -86,7 +86,7 @@ def _common(activation, placement, seed) -> dict:
 
 
 DIGITS = Grid(_digits, Schedule(levels=(1.5, 1.0, 0.5, 0.2), steps=(0, 10, 22, 66, 220)))
-CIFAR = Grid(_cifar, Schedule(levels=(2.1, 1.9, 1.7), steps=(0, 26, 78, 312), check_every=4, loss_batches=8,
+CIFAR = Grid(_cifar, Schedule(levels=(2.1, 1.9, 1.7), steps=(0, 78, 312), check_every=4, loss_batches=8,
                               curvature_batches=1))
 
 
@@ -106,7 +106,7 @@ class Job:
 def plan() -> list[Job]:
     """Every run of the protocol, by value: a stop leaves whole seeds."""
     digits = [Job(DIGITS.config(f, p, s), DIGITS.schedule) for s in SEEDS for f in ACTIVATIONS for p in PLACEMENTS]
-    cifar = [Job(CIFAR.config(f, p, s), CIFAR.schedule) for placements in (("before", "after", "complete"), ("none",))
+    cifar = [Job(CIFAR.config(f, p, s), CIFAR.schedule) for placements in (("before", "complete"), ("after",), ("none",))
              for s in SEEDS for f in ("sigmoid", "tanh", "relu") for p in placements]
     return digits + cifar
 
