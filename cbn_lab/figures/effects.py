@@ -235,6 +235,8 @@ def rescaled_effects(table: Mapping[float, Mapping[str, Mapping[str, float]]]) -
             said.append(f"{SYMBOLS[effect]} {title} {', '.join(f'{r:.3g}' for r in relative)}")
         axis.set_xscale("log")
         axis.set_yscale("log")
+        _plain_ticks(axis.xaxis, axis.get_xlim())
+        _plain_ticks(axis.yaxis, axis.get_ylim())
         axis.set_title(title)
         axis.set_xlabel("factor a on the weights")
     panels[0].set_ylabel("value / value at a = 1")
