@@ -106,7 +106,8 @@ class Job:
 def plan() -> list[Job]:
     """Every run of the protocol, by value: a stop leaves whole seeds."""
     digits = [Job(DIGITS.config(f, p, s), DIGITS.schedule) for s in SEEDS for f in ACTIVATIONS for p in PLACEMENTS]
-    cifar = [Job(CIFAR.config(f, p, s), CIFAR.schedule) for placements in (("before", "complete"), ("after",), ("none",))
+    in_turn = (("before", "complete"), ("after",), ("none",))
+    cifar = [Job(CIFAR.config(f, p, s), CIFAR.schedule) for placements in in_turn
              for s in SEEDS for f in ("sigmoid", "tanh", "relu") for p in placements]
     return digits + cifar
 
