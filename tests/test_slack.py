@@ -146,7 +146,7 @@ def test_an_error_is_shown_in_one_line_and_goes_away():
 
 def test_the_effects_have_sliders():
     view = slack.effects()
-    assert list(view.controls) == ["L", "variance σ²", "distance"] and view.error is None
-    for control, words in (("L", "L = 2"), ("variance σ²", "variance 1 "), ("distance", "distance 3")):
-        view.controls[control].value = {"L": 2.0, "variance σ²": 1.0, "distance": 3.0}[control]
+    assert list(view.controls) == ["L", "variance σ²", "distance: E‖g‖²"] and view.error is None
+    for control, words in (("L", "L = 2"), ("variance σ²", "variance 1 "), ("distance: E‖g‖²", "distance 3")):
+        view.controls[control].value = {"L": 2.0, "variance σ²": 1.0, "distance: E‖g‖²": 3.0}[control]
         assert words in view._caption.value

@@ -1,7 +1,8 @@
-"""Notebook 03: the step of the descent lemma, the variance decomposition, the best step, the mini-batch's factor."""
+"""Notebook 03: descent step, variance decomposition, best step, mini-batch, and which line of the proof falls."""
 
 import numpy as np
 
+from cbn_lab import theory
 from cbn_lab.exercises.core import Mutant, Spec, require
 from cbn_lab.exercises.tools import array, call, close, number
 
@@ -299,4 +300,71 @@ BEST_STEP = Spec(
         "and the bound at the balance, $2\\sqrt{2\\Delta L\\sigma^2/K}$, falls. That is the sense in which the three "
         "effects belong to *faster convergence*: through what is guaranteed at the best step.")
 
-EXERCISES = (DESCENT, DECOMPOSE, BEST_STEP, BATCH_FACTOR)
+def first_failing(broken):
+    """Name of the first line of the proof that fails; `broken` is what is broken, one of `meter.BREAKS`."""
+    raise NotImplementedError
+
+
+def _first_failing(broken):
+    return {
+        "L claimed too small": "descent lemma",
+        "step above 1/L": "absorbing the step",
+        "step above 2/L": "absorbing the step",
+        "biased gradient": "unbiased gradient",
+        "variance claimed too small": "bounded variance",
+        "heavy tail": "bounded variance",
+        "f* claimed too high": "lower bound",
+        "a kink": "descent lemma",
+    }[broken]
+
+
+# what is broken -> (a plausible wrong line, what is said)
+_FIRST = {
+    "L claimed too small": ("fixed step, G^2", "L claimed too small: L enters long before the bounds. In which line "
+                            "does it stand first, before anything is averaged?"),
+    "step above 1/L": ("fixed step, sigma^2", "step above 1/L: the final bound may fail as well, or hold by luck. "
+                       "Which line before it uses that the step is short?"),
+    "step above 2/L": ("descent lemma", "step above 2/L: the descent lemma is about any two points, near or far, and "
+                       "knows no step size; see what the bracket 1 - αL/2 becomes"),
+    "biased gradient": ("one step", "biased gradient: 'one step' is put together from two lines, and one of the two "
+                        "has fallen already"),
+    "variance claimed too small": ("decomposition", "variance claimed too small: the decomposition contains the true "
+                                   "variance, not what is claimed about it"),
+    "heavy tail": ("taking expectations", "heavy tail: with an infinite right side that line reads '≤ ∞', which is "
+                   "true and says nothing. Which line has a finite right side?"),
+    "f* claimed too high": ("telescoping", "f* claimed too high: telescoping contains values of F that were reached, "
+                            "and no F* yet"),
+    "a kink": ("unbiased gradient", "a kink: there is no noise in that run, so g is the gradient. What does |w| lack?"),
+}
+
+
+def _check_first(student):
+    names = [line.name for line in theory.chain()]
+    for broken, (_, said) in _FIRST.items():
+        found = call(student, broken)
+        require(isinstance(found, str), f"for {broken!r} this gives {found!r}; expected the name of a line, a text")
+        require(found in names, f"for {broken!r} this gives {found!r}, which is no line of the proof; the lines are: "
+                f"{', '.join(names)}")
+        require(found == _first_failing(broken), said)
+
+
+def _one_wrong(broken, line):
+    return lambda asked: line if asked == broken else _first_failing(asked)
+
+
+FIRST_FAILING = Spec(
+    id="3.5", title="which line falls first?",
+    task="For each entry of `meter.BREAKS` but the first, `\"nothing\"`: which line of the proof is the first that "
+         "fails? Give its name as it stands in the slack meter. Predict; the next cell runs it.",
+    stub=first_failing, reference=_first_failing, check=_check_first,
+    hints=("Go through the proof and mark, for each line, the assumption that it uses for the first time.",
+           "A line fails if its right side is too small, or if it is not what the proof needs. A right side that is "
+           "too large, even infinite, does not fail.",
+           "A claimed number shows where the claim stands: L in the descent lemma, σ² in 'bounded variance', F* in "
+           "'lower bound'."),
+    mutants={broken: Mutant(_one_wrong(broken, line), says=said) for broken, (line, said) in _FIRST.items()},
+    why="Each assumption enters the proof at a line of its own. What comes before does not know of it and goes on "
+        "holding; what comes after may fail or hold by luck. An infinite variance is the odd one: the lines before "
+        "'bounded variance' are true, and empty.")
+
+EXERCISES = (DESCENT, DECOMPOSE, BEST_STEP, BATCH_FACTOR, FIRST_FAILING)

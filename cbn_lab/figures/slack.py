@@ -127,11 +127,12 @@ def three_effects(L: float, sigma2: float, distance: float, steps: int, found: d
     axis.text(1 / L, 0.98, " 1/L", transform=axis.get_xaxis_transform(), va="top", fontsize=11)
     axis.set(xscale="log", yscale="log", xlabel="step size α", ylabel=f"mean ‖∇F‖² over {steps} steps")
     axis.set_ylim(0.5 * np.nanmin(found["measured"]), 3 * found["bound_sigma2"][0])
+    axis.set_title(f"L = {L:.3g}, σ² = {sigma2:.3g}, E‖g‖² at the start = {found['start']:.3g}", loc="left")
     axis.legend(loc="best")
     least = int(np.argmin(found["measured"]))
     alt = (f"Mean squared gradient over {steps} steps of SGD on a quadratic with L = {L:g}, noise of variance "
            f"{sigma2:g} and distance {distance:g}. Measured, it is smallest at step {alpha[least]:.3g}, with "
            f"{found['measured'][least]:.3g}. The bound in sigma squared is smallest at step {alpha[best]:.3g}, with "
            f"{found['bound_sigma2'][best]:.3g}; there {found['measured'][best]:.3g} is measured. "
-           f"G squared is {found['G2'][best]:.3g} there.")
+           f"G squared is {found['G2'][best]:.3g} there; at the start E|g|^2 is {found['start']:.3g}.")
     return Figure(fig, alt)

@@ -47,8 +47,8 @@ def effects(L: float, sigma2: float, distance: float, alphas: Sequence[float], s
     """Mean |grad F|^2 over `steps` steps against the step size, exactly, with its two bounds; arrays over `alphas`.
 
     A quadratic with eigenvalues L and L/10, Gaussian noise of variance sigma2, the start `distance` away along both
-    axes. G2 is the largest E|g_k|^2 of the run, so it is not free: it contains sigma2 and the gradient. `valid`:
-    alpha <= 1/L.
+    axes. G2 is the largest E|g_k|^2 of the run, so it is not free: it contains sigma2 and the gradient. `start`:
+    E|g_0|^2; `valid`: alpha <= 1/L.
     """
     problem = problems.quadratic([L, L / 10], sigma=math.sqrt(sigma2), start=[distance, distance])
     states = [run(problem, alpha, steps, paths=30) for alpha in alphas]
@@ -57,4 +57,4 @@ def effects(L: float, sigma2: float, distance: float, alphas: Sequence[float], s
     return {"alpha": alphas, "measured": np.array([float(state.totals.squared.mean()) for state in states]),
             "bound_G2": gap / (steps * alphas) + alphas * L * G2 / 2,
             "bound_sigma2": 2 * gap / (steps * alphas) + alphas * L * sigma2,
-            "G2": G2, "valid": alphas <= 1 / L}
+            "G2": G2, "start": float(states[0].totals.second[0, 0]), "valid": alphas <= 1 / L}

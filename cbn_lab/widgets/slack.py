@@ -92,10 +92,10 @@ def meter() -> Sliders:
 
 
 def effects() -> Sliders:
-    """L, the variance and the distance from the minimum as sliders; G^2 follows from them."""
-    controls = [_log("L", 1.0, 0.1, 10), _log("variance σ²", 0.25, 0.01, 10), _log("distance", 1.0, 0.1, 10)]
+    """The three effects as sliders: L, the variance, and by the distance of the start E|g|^2, which is not free."""
+    controls = [_log("L", 1.0, 0.1, 10), _log("variance σ²", 0.25, 0.01, 10), _log("distance: E‖g‖²", 1.0, 0.1, 10)]
 
     def settings(of) -> dict:
-        return {"L": of["L"].value, "sigma2": of["variance σ²"].value, "distance": of["distance"].value}
+        return {"L": of["L"].value, "sigma2": of["variance σ²"].value, "distance": of["distance: E‖g‖²"].value}
 
     return Sliders(three_effects, controls, settings)
