@@ -232,6 +232,10 @@ def test_bounds_are_those_of_the_statements():
     assert chain["fixed step, sigma^2"].right(state) == pytest.approx(2 * gap / (K * alpha) + alpha * sigma2)
     assert chain["best step"].left(state) == pytest.approx(math.sqrt(2 * gap * 9 / K))
     assert chain["Bottou-Curtis-Nocedal 4.8"].right(state) == pytest.approx(alpha * sigma2 + 2 * gap / (K * alpha))
+    falling = theory.run(problem, [0.5, 0.3, 0.1])
+    assert chain["diminishing steps"].right(falling) == pytest.approx((2 * gap + sigma2 * 0.35) / 0.9)
+    assert chain["diminishing steps"].left(falling) == pytest.approx(
+        [0.5, 0.3, 0.1] @ falling.totals.squared[:, 0] / 0.9)
     total = K * (2 * alpha - alpha**2)
     assert chain["Ghadimi-Lan 2.1(a)"].right(state) == pytest.approx((2 * gap + sigma2 * K * alpha**2) / total)
     assert chain["Ghadimi-Lan 2.1(a)"].left(state) == pytest.approx(mean)
