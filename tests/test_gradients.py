@@ -119,6 +119,13 @@ def test_the_intervals_cover(p, mean, lowest):
         assert all(count / 600 < 0.975 for count in held.values()), f"wider than they say: {held}"
 
 
+def test_a_variance_far_below_the_mean_keeps_its_digits():
+    noise = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    near, far = estimate(products(1e-4 * noise)).variance, estimate(products(100 + 1e-4 * noise)).variance
+    assert far.value == pytest.approx(near.value, rel=1e-6)
+    assert (far.low, far.high) == pytest.approx((near.low, near.high), rel=1e-6)
+
+
 def test_a_mean_lost_in_the_noise_has_no_upper_end_to_its_noise_scale():
     draws = torch.randn(50, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ratio = estimate(products(draws)).noise_to_signal
@@ -204,6 +211,7 @@ def test_dropout_masks_are_part_of_the_noise():
     found = gradients.moments(net, lambda out, _: out.mean(), batches, statistics="batch")
     # Of 4 entries 2 * Bernoulli(1/2), averaged: variance 1/4 for each of 3 weights.
     assert found.variance.low < 0.75 < found.variance.high
+    assert found.variance.value > 0.3
 
 
 def test_frozen_parameters_are_left_out():

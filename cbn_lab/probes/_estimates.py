@@ -92,9 +92,9 @@ def estimate(of: Products, *, confidence: float = 0.95) -> Moments:
     second, squared_mean = float(own.mean()), float(others.sum()) / (n * (n - 1))
     variance = float(of.centred.sum()) / (n - 1)
     # The same with draw i left out, for every i.
-    second_without = (own.sum() - own) / (n - 1)
-    mean_without = (others.sum() - 2 * others) / ((n - 1) * (n - 2))
-    without = torch.stack([second_without, mean_without, second_without - mean_without])
+    without = torch.stack([(own.sum() - own) / (n - 1),
+                           (others.sum() - 2 * others) / ((n - 1) * (n - 2)),
+                           (of.centred.sum() - n / (n - 1) * of.centred) / (n - 2)])
     covariance = (n - 1) ** 2 / n * torch.cov(without)  # jackknife: (n-1)/n times the sum of squares
     t = float(student.ppf((1 + confidence) / 2, n - 1))
     errors = covariance.diagonal().clamp(min=0).sqrt().tolist()
