@@ -306,6 +306,7 @@ def test_nan_and_infinity_are_compared():
 
 def test_small_values_are_not_lost_in_the_tolerance():
     assert not same([1e-6, 2e-6], [1e-6, 2.1e-6]) and same([1e6, 1e-5], [1e6, 1.0001e-5])
+    assert not same([1.0, 1e-5], [1.0, 1.1e-5])
 
 
 def test_call_sees_changes_in_nested_arguments_and_keeps_the_originals():
@@ -350,13 +351,27 @@ def test_running_an_unsolved_notebook_writes_nothing(file):
 
 @pytest.mark.parametrize("content", ["{broken", "[]", '{"format": "other"}', "\x00", "", '{"a": 1}',
                                      json.dumps({"format": progress._FORMAT, "exercises": {"9.1": 3}}),
-                                     json.dumps({"format": progress._FORMAT, "exercises": []})])
+                                     json.dumps({"format": progress._FORMAT, "exercises": []}),
+                                     json.dumps({"format": progress._FORMAT, "exercises": {
+                                         "9.1": {"last": "wrong", "attempts": "two", "solved": None}}})])
 def test_damaged_or_foreign_file_is_kept_and_named(file, content):
     file.write_text(content, encoding="utf-8")
     card = exercises.Exercise(SQUARE).check(torch.square)
     assert card.correct
     assert "Your progress was not saved" in card.notes[-1] and "set CBN_LAB_PROGRESS to another file" in card.notes[-1]
     assert file.read_text(encoding="utf-8") == content
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(file, monkeypatch):
+    exercises.Exercise(SQUARE).check(lambda x: x)
+    before = file.read_text(encoding="utf-8")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(progress.os, "replace", full)
+    assert "cannot be written (No space left on device)" in exercises.Exercise(SQUARE).check(torch.square).notes[-1]
+    assert file.read_text(encoding="utf-8") == before and [path.name for path in file.parent.iterdir()] == ["mine.json"]
 
 
 def test_missing_folder_is_named(tmp_path, monkeypatch):
