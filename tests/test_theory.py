@@ -264,6 +264,8 @@ def test_a_mini_batch_divides_the_claimed_variance():
         assert state.sigma2 == pytest.approx(problem.sigma2 * factor)
         row = theory.chain()["mini-batch variance"]
         assert row.left(state) == pytest.approx(row.right(state), rel=1e-12) and row.left(state) > 0
+        assert theory.chain()["mini-batch"].right(state) == pytest.approx(
+            2 * state.gap / 3 + problem.L * problem.sigma2 * factor)
     single = problems.quadratic([1.0], sigma=1.0)
     assert theory.run(single.batched(4), 0.5, 3).sigma2 == 0.25
     assert _status(theory.run(single, 0.5, 3))["mini-batch"] == "not stated"
@@ -376,3 +378,22 @@ def test_a_value_that_python_cannot_compute_ends_the_run_or_the_search_and_not_t
     with pytest.raises(ValueError, match="mismatch"):
         theory.run(theory.Problem(lambda w: np.ones((2, 2)) @ w @ np.ones(3), lambda w: w, None, [1.0, 1.0], L=1.0),
                    0.1, 2)
+
+
+def test_claims_of_six_digits_and_minima_found_numerically_are_not_called_wrong():
+    problem = problems.quadratic([1 / 3, 1 / 3], sigma=1 / 3, start=[1.0, 2.0])
+    rounded = problem.claim(L=0.3333333, sigma2=0.1111111, f_star=1e-9)
+    evaluation = theory.chain().evaluate(theory.run(rounded, 1 / 0.3333333, 20))
+    assert evaluation.failure() is None and {row.status for row in evaluation.rows()} == {"holds", "not stated"}
+    for claims, line in ((dict(L=0.33333), "descent lemma"), (dict(sigma2=0.1111), "bounded variance")):
+        assert theory.chain().check(theory.run(problem.claim(**claims), 1.0, 20)).line.name == line
+
+
+def test_values_in_float32_need_a_larger_rounding():
+    def value(w):
+        return float(np.float32(0.5) * np.sum(np.float32(w) ** 2, dtype=np.float32) + np.float32(3))
+
+    problem = theory.Problem(value, lambda w: np.float32(w), None, [1.0, 2.0], L=1.0, sigma2=0.0, f_star=3.0)
+    assert theory.chain().check(theory.run(problem, 0.9, 20)) is not None
+    assert {row.status for row in theory.chain().table(theory.run(problem, 0.9, 20, rounding=1e-5))} == {"holds",
+                                                                                                         "not stated"}

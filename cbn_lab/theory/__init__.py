@@ -6,7 +6,8 @@
     theory.chain().check(state)             # None, or the first line that fails and the assumption behind it
     theory.chain().table(state)             # every line
 
-`theory.Problem` takes problems of your own. Nothing here imports torch, except `theory.layer`, which is loaded on use.
+`theory.Problem` takes problems of your own. Nothing here imports torch. The layer's part is imported by
+name: `theory.layer`, `layer_bounds`, `guarantee`, and `algebra` for SymPy's checks.
 """
 
 from cbn_lab.theory import oracles, problems

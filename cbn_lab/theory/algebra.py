@@ -33,7 +33,8 @@ class Identity:
 
 def identities() -> list[Identity]:
     """All checks, in the order in which the notebooks need them; about 3 s for all of them."""
-    return [*second_moments(), *spike(), *best_step(), *batch_norm_backward(), *santurkar(), *relu_moments()]
+    return [*second_moments(), *spike(), *best_step(), *batch_norm_backward(), *santurkar(), *relu_moments(),
+            *guarantee()]
 
 
 def second_moments(outcomes: int = 3, dimension: int = 2) -> Iterator[Identity]:
@@ -132,3 +133,20 @@ def relu_moments() -> Iterator[Identity]:
     yield Identity("mean spike m^2/v of ReLU", mean**2 / (second - mean**2), 1 / (sp.pi - 1))
     yield Identity("growth of the squared gradient, E f'^2 s^2/Var f", s**2 / 2 / (second - mean**2),
                    sp.pi / (sp.pi - 1))
+
+
+def guarantee(count: int = 3) -> Iterator[Identity]:
+    """The moments behind a standardization, and the top eigenvalue of its bound (`cbn_lab.theory.guarantee`)."""
+    x, _, eps, gamma, centred, variance = _batch_norm(count)
+    s = sp.Symbol("s", real=True)
+    y = gamma * centred / sp.sqrt(variance + eps) + s * sp.ones(count, 1)
+    scope = f"{count} samples, any eps"
+    yield Identity("mean behind the standardization is s", sum(y) / count, s, scope)
+    yield Identity("second moment is gamma^2 v/(v + eps) + s^2", y.dot(y) / count,
+                   gamma**2 * variance / (variance + eps) + s**2, scope)
+    d, shift = (sp.Matrix(sp.symbols(f"{name}1:4", real=True)) for name in "ds")
+    root, a, b, c = sp.Symbol("lambda"), d.dot(d), shift.dot(shift), d.dot(shift)
+    yield Identity("dd^T + ss^T has the eigenvalues (a + b)/2 +- sqrt(((a - b)/2)^2 + c^2)",
+                   (d * d.T + shift * shift.T).charpoly(root).as_expr(),
+                   root * ((root - (a + b) / 2) ** 2 - ((a - b) / 2) ** 2 - c**2),
+                   "3 channels, a = d.d, b = s.s, c = d.s; the third eigenvalue is 0")

@@ -15,6 +15,7 @@ from cbn_lab.theory.inequalities import Assumption, Finding
 from cbn_lab.theory.sgd import Pooled, State
 
 RELATIVE = 1e-6  # a constant is called wrong if it is off by more than this share
+FOUND = 1e-8  # and a lower bound if it is off by more than this share of the values: minima are often found numerically
 
 
 def _points(state: State, count: int) -> np.ndarray:
@@ -45,7 +46,7 @@ def _true_gradient(state: State) -> Finding:
         values, gradients = problem.values(np.array([low, w, high])), problem.gradients(np.array([low, w, high]))
         slope, given = (values[2] - values[0]) / (2 * h), gradients[1] @ v
         allowed = (1e-3 * np.linalg.norm(gradients[1]) + 2 * np.linalg.norm(gradients[2] - gradients[0])
-                   + 1e-10 * np.abs(values).max() / h)
+                   + 10 * state.rounding * np.abs(values).max() / h)
         if abs(slope - given) > allowed:
             wrong.append(f"the value has slope {slope:.4g} along a direction at a visited point, its gradient says "
                          f"{given:.4g}")
@@ -56,37 +57,37 @@ def _true_gradient(state: State) -> Finding:
 
 def _smooth(state: State) -> Finding:
     """|grad F(x) - grad F(y)| <= L |x - y|: the steps of the run, pairs of visited points, a search for curvature."""
-    problem, L = state.problem, state.problem.L
+    problem, L, rounding = state.problem, state.problem.L, state.rounding / 100
     needed = max(_needed(state, k) for k in range(len(state.visits)))
     if needed > L * (1 + RELATIVE):
         return Finding(True, f"a step of the run needs an L of at least {needed:.6g}, claimed is {L:.6g}")
     points, rng = _points(state, 12), np.random.default_rng(2)
-    found = max((_pair_quotient(problem, x, y, L) for x, y in zip(points, points[1:], strict=False)), default=0.0)
+    found = max((_pair_quotient(problem, x, y, rounding) for x, y in zip(points, points[1:], strict=False)), default=0.0)
     share = rng.random((8, 1))  # a convex set holds what lies between visited points as well
     ends = points[rng.integers(len(points), size=(2, 8))]
     between = share * ends[0] + (1 - share) * ends[1]
-    found = max([found, *(_curvature(problem, w, L) for w in (*points[:: max(1, len(points) // 4)], *between))])
+    found = max([found, *(_curvature(problem, w, rounding) for w in (*points[:: max(1, len(points) // 4)], *between))])
     if found > L * (1 + RELATIVE):
         return Finding(True, f"between two points the gradient changes {found:.6g} times as much as the point; "
                              f"claimed is L = {L:.6g}")
     return Finding(False, f"no L larger than the claimed {L:.6g} was needed where the run went")
 
 
-def _quotient(gx, gy, x, y, L) -> float:
+def _quotient(gx, gy, x, y, L, relative) -> float:
     """|gx - gy| / |x - y|, lowered by what rounding can do."""
     distance = np.linalg.norm(x - y)
     if distance == 0:
         return 0.0
-    rounding = 1e-13 * (np.linalg.norm(gx) + np.linalg.norm(gy) + L * (np.linalg.norm(x) + np.linalg.norm(y)))
+    rounding = relative * (np.linalg.norm(gx) + np.linalg.norm(gy) + L * (np.linalg.norm(x) + np.linalg.norm(y)))
     return float((np.linalg.norm(gx - gy) - rounding) / distance)
 
 
-def _pair_quotient(problem, x, y, L) -> float:
+def _pair_quotient(problem, x, y, rounding) -> float:
     gx, gy = problem.gradients(np.array([x, y]))
-    return _quotient(gx, gy, x, y, L)
+    return _quotient(gx, gy, x, y, problem.L, rounding)
 
 
-def _curvature(problem, w, L, rounds: int = 12) -> float:
+def _curvature(problem, w, rounding, rounds: int = 12) -> float:
     """The largest quotient that a power iteration on differences of gradients meets near w."""
     v, best = np.random.default_rng(1).standard_normal(w.size), 0.0
     h, center = 1e-3 * (1 + np.linalg.norm(w)), problem.gradients(w[None])[0]
@@ -95,7 +96,7 @@ def _curvature(problem, w, L, rounds: int = 12) -> float:
         v = problem.gradients(y[None])[0] - center
         if not np.linalg.norm(v) > 0:
             break
-        best = max(best, _quotient(v + center, center, y, w, L))
+        best = max(best, _quotient(v + center, center, y, w, problem.L, rounding))
     return best
 
 
@@ -113,7 +114,7 @@ def _unbiased(state: State) -> Finding:
     if state.pooled is None:
         for k, visit in enumerate(state.visits, start=1):
             noise = np.where(np.isfinite(visit.variance), visit.variance, 0.0)
-            allowed = 1e-9 * np.sqrt(noise + visit.squared)
+            allowed = 100 * state.rounding * np.sqrt(noise + visit.squared)
             over = int(np.argmax(visit.bias - allowed))
             if visit.bias[over] > allowed[over]:
                 return Finding(True, f"at step {k}, E g is {visit.bias[over]:.4g} away from the gradient, whose norm "
@@ -149,13 +150,17 @@ def _claimed(name: str, attribute: str, claimed, what: str):
         for k, visit in enumerate(state.visits, start=1):
             bound = np.broadcast_to(claimed(state, visit), visit.value.shape)
             measured = getattr(visit, attribute)
-            over = int(np.argmax(np.where(np.isfinite(measured), measured - bound, measured)))
-            if measured[over] > bound[over] + (1e-9 * visit.second[over] if np.isfinite(measured[over]) else 0):
+            over = int(np.argmax(np.where(np.isfinite(measured), measured - (1 + RELATIVE) * bound, measured)))
+            if measured[over] > (1 + RELATIVE) * bound[over] + _rounding(state, visit.second[over]):
                 return Finding(True, f"at step {k}, {what} is {measured[over]:.6g} at a visited point, claimed is at "
                                      f"most {bound[over]:.6g}")
         return Finding(False, f"{what} is within the claim at every visited point")
 
     return check
+
+
+def _rounding(state: State, size: float) -> float:
+    return 100 * state.rounding * size if np.isfinite(size) else 0.0
 
 
 def _bet(state: State, name: str, what: str) -> Finding:
@@ -183,7 +188,7 @@ def _lower_bound(state: State) -> Finding:
     problem, f_star = state.problem, state.problem.f_star
     values = np.concatenate([visit.value for visit in state.visits])
     points = np.concatenate([visit.points for visit in state.visits])
-    tolerance = 1e-11 * (abs(f_star) + abs(state.start_value))
+    tolerance = FOUND * (abs(f_star) + abs(state.start_value))
     if values.min() < f_star - tolerance:
         return Finding(True, f"the run itself visits the value {values.min():.6g}, below the claimed {f_star:.6g}")
     for start in (points[np.argmin(values)], problem.start):
@@ -215,7 +220,7 @@ def _first_moment(state: State) -> Finding:
     if state.pooled is not None:
         return _first_moment_sampled(state)
     for k, visit in enumerate(state.visits, start=1):
-        tolerance = 1e-9 * (visit.mean_squared + visit.squared)
+        tolerance = RELATIVE * (visit.mean_squared + visit.squared)
         if np.any(visit.inner < problem.mu * visit.squared - tolerance):
             worst = int(np.argmin(visit.inner - problem.mu * visit.squared))
             return Finding(True, f"at step {k}, gradient . E g = {visit.inner[worst]:.4g} is below mu |gradient|^2 = "
@@ -241,7 +246,7 @@ def _step(limit, what: str):
 
     def check(state: State) -> Finding:
         bound, strict = limit(state), what.startswith("<")
-        over = np.flatnonzero((state.alphas >= bound) if strict else (state.alphas > bound * (1 + 1e-12)))
+        over = np.flatnonzero((state.alphas >= bound) if strict else (state.alphas > bound * (1 + RELATIVE)))
         if not over.size:
             return Finding(False, f"every step is {what} = {bound:.6g}")
         return Finding(True, f"the step {state.alphas[over[0]]:.6g} (step number {over[0] + 1}) is not {what} = "

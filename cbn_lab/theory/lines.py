@@ -15,6 +15,13 @@ from cbn_lab.theory import margins
 from cbn_lab.theory.inequalities import Chain, Inequality, Sides
 from cbn_lab.theory.sgd import State
 
+CLAIMS = 1e-6  # claimed constants are taken to this relative precision: a reader may have typed six digits
+
+
+def _digits(state: State, term):
+    """What the precision of a claim adds to a line's `scale`, for the term that contains the claimed constant."""
+    return CLAIMS / state.rounding * np.abs(term)
+
 
 def _worst(state: State, left: list, right: list, *, equal: bool = False, extra=0.0, what: str = "points") -> Sides:
     """Sides at the one of several points (or single steps) that is worst; `left`, `right`: terms, arrays or numbers."""
@@ -83,15 +90,16 @@ def _descent(state: State) -> Sides:
     alpha, visit = state.alphas[-1], state.visits[-1]
     quadratic = alpha**2 * state.problem.L / 2 * visit.step_squared if state.problem.L < np.inf else np.inf
     return _worst(state, [visit.step_next], [visit.step_value, -alpha * visit.step_inner, quadratic],
-                  extra=abs(state.start_value), what="single steps")
+                  extra=abs(state.start_value) + _digits(state, quadratic), what="single steps")
 
 
 def _expectation(state: State) -> Sides:
     alpha, visit, totals = state.alphas[-1], state.visits[-1], state.totals
     # where E|g|^2 is infinite there is no statement, even if all that was drawn is finite
     squared = totals.drawn_squared[-1] if visit.second is None or np.all(np.isfinite(visit.second)) else np.inf
-    return _mean(state, [totals.value[-1]], [totals.value[-2], -alpha * totals.drawn_inner[-1],
-                                             alpha**2 * state.problem.L / 2 * squared], extra=abs(state.start_value))
+    price = alpha**2 * state.problem.L / 2 * squared
+    return _mean(state, [totals.value[-1]], [totals.value[-2], -alpha * totals.drawn_inner[-1], price],
+                 extra=abs(state.start_value) + _digits(state, np.mean(price)))
 
 
 def _unbiased(state: State) -> Sides:
@@ -117,9 +125,9 @@ def _drawn(state: State):
 
 def _one_step(state: State) -> Sides:
     alpha, totals, (noise, squares) = state.alphas[-1], state.totals, _drawn(state)
+    price = alpha**2 * state.problem.L / 2 * squares[-1]
     return _mean(state, [totals.value[-1], -totals.value[-2], alpha * noise[-1]],
-                 [-alpha * totals.squared[-1], alpha**2 * state.problem.L / 2 * squares[-1]],
-                 extra=abs(state.start_value))
+                 [-alpha * totals.squared[-1], price], extra=abs(state.start_value) + _digits(state, np.mean(price)))
 
 
 def _decomposition(state: State) -> Sides:
@@ -135,19 +143,21 @@ def _variance(state: State) -> Sides:
         last = state.pooled[-1]
         squared = last.squared / last.count
         return _bet(state, "variance", squared + last.variance / last.count, squared + state.sigma2)
-    return _worst(state, [visit.second], [visit.squared, state.sigma2])
+    return _worst(state, [visit.second], [visit.squared, state.sigma2], extra=_digits(state, state.sigma2))
 
 
 def _telescoped(state: State) -> Sides:
-    half, totals, (noise, squares) = state.alphas**2 * state.problem.L / 2, state.totals, _drawn(state)
+    totals, (noise, squares) = state.totals, _drawn(state)
+    price = state.alphas**2 * state.problem.L / 2 @ squares
     return _mean(state, [state.alphas @ totals.squared],
-                 [totals.value[0], -totals.value[-1], -state.alphas @ noise, half @ squares])
+                 [totals.value[0], -totals.value[-1], -state.alphas @ noise, price],
+                 extra=_digits(state, np.mean(price)))
 
 
 def _lower(state: State) -> Sides:
     visit = state.visits[-1]
-    return _worst(state, [state.problem.f_star], [np.concatenate([visit.value, visit.step_next])],
-                  extra=abs(state.start_value))
+    found = given.FOUND / state.rounding * (abs(state.problem.f_star) + abs(state.start_value))
+    return _worst(state, [state.problem.f_star], [np.concatenate([visit.value, visit.step_next])], extra=found)
 
 
 def _second(state: State) -> Sides:
@@ -157,7 +167,7 @@ def _second(state: State) -> Sides:
     if visit.second is None:
         last = state.pooled[-1]
         return _bet(state, "second moment", last.second / last.count, state.G2)
-    return _worst(state, [visit.second], [state.G2])
+    return _worst(state, [visit.second], [state.G2], extra=_digits(state, state.G2))
 
 
 def _g_terms(state: State) -> list[float]:
@@ -171,7 +181,8 @@ def _fixed_second(state: State) -> Sides:
 
 def _absorbed(state: State) -> Sides:
     alpha, squared = state.alphas[-1], state.totals.squared[-1]
-    return _mean(state, [alpha / 2 * squared], [alpha * (1 - alpha * state.problem.L / 2) * squared])
+    return _mean(state, [alpha / 2 * squared], [alpha * (1 - alpha * state.problem.L / 2) * squared],
+                 extra=_digits(state, alpha * np.mean(squared)))
 
 
 def _fixed_variance(state: State) -> Sides:
@@ -213,7 +224,8 @@ def _moment_limits(state: State) -> Sides:
         last = state.pooled[-1]
         squared = last.squared / last.count
         return _bet(state, "moment limits", last.second / last.count, state.M + M_G * squared)
-    return _worst(state, [visit.second], [state.M, M_G * visit.squared])
+    return _worst(state, [visit.second], [state.M, M_G * visit.squared],
+                  extra=_digits(state, state.M + M_G * visit.squared))
 
 
 def _bottou(state: State) -> Sides:

@@ -152,6 +152,7 @@ def run(problem: Problem, step: float | Sequence[float], steps: int | None = Non
     """Run SGD and measure. `step` is one number (then `steps` says how often) or a sequence.
 
     `paths` are drawn where not all can be enumerated (30 at least). A run that leaves the finite numbers ends before.
+    `rounding` is what the values are relatively off by: 1e-11 is for float64, 1e-5 fits a value computed in float32.
     """
     alphas = np.atleast_1d(np.asarray(step, dtype=float))
     if alphas.size == 1 and steps is not None:
