@@ -96,13 +96,17 @@ def cell_text(cell: dict) -> str:
 
 
 def squeezed(text: str) -> str:
-    return re.sub(r"\s+", "", text)
+    return re.sub(r"\s+", "", text).replace('"', "'")
 
 
 def distinctive(spec) -> list[str]:
-    """The lines of the solution that are neither the stub's nor docstring, comment or commonplace."""
+    """The lines of the solution that are neither the stub's nor docstring, comment or commonplace.
+
+    Of a value its whole text, unless it is a number, which may stand in a notebook for other reasons.
+    """
     if spec.stub is None:
-        return []
+        text = squeezed(repr(spec.reference))
+        return [text] if len(text) >= 20 else []
     given = set(map(squeezed, inspect.getsource(spec.stub).splitlines()))
     code = re.sub(r'""".*?"""', "", exercises.source(spec.reference), flags=re.DOTALL).splitlines()[1:]
     lines = [line for line in (squeezed(line.split("#")[0]) for line in code)
