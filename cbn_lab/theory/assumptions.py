@@ -6,6 +6,7 @@ short search from the visited points went. None: a sample cannot tell.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from scipy import optimize
@@ -62,7 +63,7 @@ def _smooth(state: State) -> Finding:
     if needed > L * (1 + RELATIVE):
         return Finding(True, f"a step of the run needs an L of at least {needed:.6g}, claimed is {L:.6g}")
     points, rng = _points(state, 12), np.random.default_rng(2)
-    found = max((_pair_quotient(problem, x, y, rounding) for x, y in zip(points, points[1:], strict=False)), default=0.0)
+    found = max((_pair_quotient(problem, x, y, rounding) for x, y in pairwise(points)), default=0.0)
     share = rng.random((8, 1))  # a convex set holds what lies between visited points as well
     ends = points[rng.integers(len(points), size=(2, 8))]
     between = share * ends[0] + (1 - share) * ends[1]
