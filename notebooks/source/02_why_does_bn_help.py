@@ -8,7 +8,7 @@
 # net, and find out what each measurement shows and what it does not.
 #
 # **You will be able to**
-# 1. measure internal covariate shift, and say why it does not explain BN (section 1, exercise 2.1);
+# 1. measure internal covariate shift, and say what it does not explain (section 1, exercise 2.1);
 # 2. say exactly what BN does to a gradient that passes through it (section 2, exercise 2.2);
 # 3. measure smoothness along the gradient without fooling yourself (section 3, exercise 2.3);
 # 4. compute how fast gradients grow with depth for any activation, and say why swapping the order of norm and
@@ -284,22 +284,27 @@ def relative_shift(net):
 TIMES = (0, 10, 40, 100)
 moved = {arm: [[(t, relative_shift(kept[t])) for t in TIMES] for _, kept in group] for arm, group in trained.items()}
 display(figures.traces(moved, x="training step", y="relative covariate shift", levels={"its own length": 1.0}))
-said = {arm: [figures.spread([curve[i][1] for curve in moved[arm]], 2) for i in (0, -1)] for arm in ARMS}
-display(Markdown(f"Before training: {'; '.join(f'{arm} {pair[0]}' for arm, pair in said.items())}.\n\n"
-                 f"After {TIMES[-1]} steps: {'; '.join(f'{arm} {pair[1]}' for arm, pair in said.items())}."))
+Table([("relative covariate shift", *(f"after {t} steps" for t in TIMES)),
+       *((arm, *(figures.spread([curve[i][1] for curve in group], 2) for i in range(len(TIMES))))
+         for arm, group in moved.items())])
 
 # %% [markdown]
-# At the start BN has *more* internal covariate shift than the plain net with either init, and trains faster all the
-# same. The plain net with small weights shifts little at first for a simple reason: its gradients are tiny, so it
-# hardly learns. Later they change by about their own length within one step. That is the instability of section 3.
+# At the start BN has *more* internal covariate shift than the plain net with either init. The plain net with small
+# weights shifts little then for a simple reason: its gradients are tiny, so a step moves nothing. Later the order is
+# the other way round. The plain nets' gradients then change by about their own length within one step, and BN's by
+# less. Noisy BN stays close to BN, although its distributions are anything but stable.
 #
-# **What this does not show.** That distributions of activations never matter. That BN never reduces shift: late in
-# training, it does here. And with the plain net's poor start, learning speed and shift are tangled. What it shows is
-# that a *smaller shift is neither what BN gives at the start nor what makes a net train fast*.
+# So two things that share a name come apart. *Distributions* that move: noisy BN has them and trains well.
+# *Gradients* that move: with BN they move less once training is under way. But the second is no longer about
+# covariates. It asks how much a gradient changes along a step, and that is the subject of section 3.
 #
-# **What you should now believe.** "BN helps because it reduces internal covariate shift" does not hold up in these nets
-# (*measured*: a small net, digits, three seeds, one learning rate), nor in the larger ones of Santurkar et al.
-# (*reported*). As a general explanation it is *folklore*.
+# **What this does not show.** That distributions of activations never matter. That BN always, or never, reduces the
+# shift of the gradients: here it depends on when you look. Santurkar et al. *report* that BN often does not reduce
+# it.
+#
+# **What you should now believe.** "BN helps because it keeps the distributions of a layer's inputs stable" does not
+# hold up in these nets (*measured*: a small net, digits, three seeds, one learning rate), nor in the larger ones of
+# Santurkar et al. (*reported*). As a general explanation it is *folklore*.
 #
 # ## 2. What BN does to a gradient, exactly
 #
@@ -466,8 +471,9 @@ display(Markdown(
 # %% [markdown]
 # So the claim holds in this form: *during* training, the loss of the nets with BN behaves well on the whole line, up to
 # four times the learning rate, and that of the plain nets does not. The noisy net behaves like BN here, although its
-# distributions are not stable. At the start the order is the other way round, and the plain net looks smooth. It is
-# smooth because it is flat: its gradients have almost vanished (section 5 has the factor).
+# distributions are not stable. At the start there is no such advantage: BN and He's init begin alike, and the plain net
+# with small weights looks smoothest of all. It is smooth because it is flat: its gradients have almost vanished (section
+# 5 has the factor).
 #
 # **Look yourself.** The first slider chooses the moment of training, the second a step on the line. Predict before you
 # move: at which step does the loss of the He net begin to rise? For which arm does the ratio on the right *fall* with
@@ -499,7 +505,7 @@ for factor in (1, 10):
     net[2].weight.weight.data *= factor
     raw, free = (probe(net, F.cross_entropy, (batch[0].double(), batch[1]), statistics="batch", steps=[step])
                  for probe, step in ((landscape.probe, 0.1 * factor**2), (landscape.probe_scale_free, 1e-3)))
-    rows.append((factor, factor**2, *(f"{found.layers['2.weight'].smoothness:.6f}" for found in (raw, free))))
+    rows.append((factor, factor**2, *(f"{found.layers['2.weight'].smoothness:.4g}" for found in (raw, free))))
 Table(rows)
 
 # %% [markdown]
@@ -774,8 +780,8 @@ display(Markdown(
 # | scale-invariant weights: gradient orthogonal, raw curvature arbitrary, $\|w\|$ grows | proved, sections 3 and 4 |
 # | noisy BN trains nearly like BN with ReLU, although its distributions are unstable | measured: digits, three seeds |
 # | with Tanh and a fitting init, plain and BN are much closer than with ReLU | measured, the same setting |
-# | BN has a smaller internal covariate shift | not at the start; later yes (measured, section 1) |
-# | "BN helps because it reduces internal covariate shift" | folklore; does not hold up here |
+# | BN has a smaller internal covariate shift, by its definition for gradients | measured: not at the start, later yes |
+# | "BN helps because it keeps the distributions of layer inputs stable" | folklore; does not hold up here |
 # | with BN the loss behaves better along the gradient during training | measured here, reported for VGG |
 # | BN tolerates larger learning rates; with small ones a good init does as well | measured, reported (Bjorck) |
 # | gradients grow with depth through norms, in either order | proved in a limit, measured at width 300 |
