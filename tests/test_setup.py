@@ -210,6 +210,14 @@ def test_readme_names_exactly_the_subcommands():
     assert set(re.findall(r"^cbn-lab ([a-z]+)", _code_in(README), flags=re.MULTILINE)) == subcommands
 
 
+def test_readme_code_runs():
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.M | re.S)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    effects, verdict = run.stdout.splitlines()
+    assert effects.startswith("Three effects") and verdict == "None"
+
+
 def test_readme_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", README):
         if not target.startswith("https:") and not _planned(target):
