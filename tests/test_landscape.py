@@ -56,7 +56,11 @@ def test_whole_and_layers_against_a_naive_twin(statistics, scale_free):
     net, batch = _net(), _batch()
     net(3 * batch[0] + 1)  # running statistics of their own
     measure = landscape.probe_scale_free if scale_free else landscape.probe
+    passes = []
+    counter = net.register_forward_hook(lambda *_: passes.append(1))
     found = measure(net, F.cross_entropy, batch, statistics=statistics, steps=STEPS)
+    counter.remove()
+    assert found.gradient_evaluations == len(passes)
     twin = copy.deepcopy(net).train(statistics == "batch")
     lines = {None: found.whole} | found.layers
     assert list(found.layers) == ["0", "1", "3"]

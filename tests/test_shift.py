@@ -35,7 +35,11 @@ def _gradients(net, batch):
 def test_against_a_naive_twin(placement, statistics):
     net, batch, step = _net(placement), _batch(), 0.3
     state, random = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
+    passes = []
+    counter = net.register_forward_hook(lambda *_: passes.append(1))
     found = shift.internal(net, F.cross_entropy, batch, statistics=statistics, step=step)
+    counter.remove()
+    assert found.gradient_evaluations == len(passes)
     assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
     assert torch.equal(random, torch.get_rng_state())
     net.train(statistics == "batch")
