@@ -1,5 +1,6 @@
 """The slack meter: what is drawn is what was computed, the first failing line stands out, and the sliders move it."""
 
+import asyncio
 import math
 import re
 
@@ -150,3 +151,17 @@ def test_the_effects_have_sliders():
     for control, words in (("L", "L = 2"), ("variance σ²", "variance 1 "), ("distance: E‖g‖²", "distance 3")):
         view.controls[control].value = {"L": 2.0, "variance σ²": 1.0, "distance: E‖g‖²": 3.0}[control]
         assert words in view._caption.value
+
+
+def test_ten_steps_of_a_slider_lead_to_one_redraw():
+    async def drag():
+        view, drawn = slack.effects(), []
+        draw = view._draw
+        view._draw = lambda **settings: drawn.append(settings) or draw(**settings)
+        for step in range(10):
+            view.controls["L"].value = 1 + step / 10
+        await asyncio.sleep(0.3)
+        return drawn
+
+    (only,) = asyncio.run(drag())
+    assert only["L"] == pytest.approx(1.9)
