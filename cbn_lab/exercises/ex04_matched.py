@@ -12,17 +12,20 @@ def matched_ratios(ours, theirs, levels):
     raise NotImplementedError
 
 
-def _first_below(run, level):
-    return next((value for loss, value in run if loss < level), None)
-
-
 def _matched_ratios(ours, theirs, levels):
+    def first_below(run, level):
+        return next((value for loss, value in run if loss < level), None)
+
     table = {}
     for level in levels:
-        a, b = _first_below(ours, level), _first_below(theirs, level)
+        a, b = first_below(ours, level), first_below(theirs, level)
         if a is not None and b is not None:
             table[level] = a / b
     return table
+
+
+def _first_below(run, level):
+    return next((value for loss, value in run if loss < level), None)
 
 
 def _by(choose):
