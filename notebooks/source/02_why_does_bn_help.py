@@ -471,9 +471,9 @@ display(Markdown(
 # %% [markdown]
 # So the claim holds in this form: *during* training, the loss of the nets with BN behaves well on the whole line, up to
 # four times the learning rate, and that of the plain nets does not. The noisy net behaves like BN here, although its
-# distributions are not stable. At the start there is no such advantage: BN and He's init begin alike, and the plain net
-# with small weights looks smoothest of all. It is smooth because it is flat: its gradients have almost vanished (section
-# 5 has the factor).
+# distributions are not stable. At the start there is no such advantage: BN and He's init begin alike, and the plain
+# net with small weights looks smoothest of all. It is smooth because it is flat: its gradients have almost vanished
+# (section 5 has the factor).
 #
 # **Look yourself.** The first slider chooses the moment of training, the second a step on the line. Predict before you
 # move: at which step does the loss of the He net begin to rise? For which arm does the ratio on the right *fall* with
