@@ -506,10 +506,12 @@ check("moment limits", "Bottou-Curtis-Nocedal 4.8", "Ghadimi-Lan 2.1(a)")
 # here although an assumption it needs is broken, ✗ that it fails, – that it says nothing about this run.
 
 # %%
-static = slack.slack_meter(batch=2)
-tight = [row.line.name for row in chain.table(meter.meter(batch=2)) if abs(row.slack) < 1e-9]
-display(Markdown(f"Lines without any slack in this run: {', '.join(tight)}."))
-static
+display(slack.slack_meter(batch=2))
+rows = {row.line.name: row for row in chain.table(meter.meter(batch=2))}
+tight = [name for name, row in rows.items() if abs(row.slack) < 1e-9]
+ratio, other = (rows[name].right / rows[name].left for name in ("fixed step, G^2", "fixed step, sigma^2"))
+display(Markdown(f"Lines without any slack in this run: {', '.join(tight)}. In the bounds the right side is larger "
+                 f"than the left by a factor of {ratio:.1f} (in $G^2$) and {other:.1f} (in $\\sigma^2$)."))
 
 # %% [markdown]
 # Now break one assumption at a time. **Exercise 3.5** Predict which line falls first. These are the things to break:
@@ -558,7 +560,11 @@ print("bound in G^2:", status["fixed step, G^2"], "| bound in sigma^2:", status[
 # $\sigma^2$ is false:
 
 # %%
-slack.slack_meter(broken="heavy tail")
+display(slack.slack_meter(broken="heavy tail"))
+rows = {row.line.name: row for row in chain.table(meter.meter(broken="heavy tail"))}
+empty = [name for name, row in rows.items() if row.right == np.inf]
+display(Markdown(f"Infinite on the right, so without content: {', '.join(empty)}. The bound in $\\sigma^2$ is "
+                 f"overtaken at step {rows['fixed step, sigma^2'].step} of this run, when one large draw arrives."))
 
 # %% [markdown]
 # A run cannot *show* that a variance is infinite. Here the noise is known, so it can be computed. For an oracle that
@@ -621,6 +627,10 @@ slack.effects()
 
 # %%
 alphas = np.geomspace(0.01, 1, 41)
+first = meter.effects(1.0, 0.25, 1.0, alphas)
+below = int(np.sum(first["measured"] <= np.minimum(first["bound_G2"], first["bound_sigma2"])))
+display(Markdown(f"As the sliders stand at first, the measured curve is below both bounds at {below} of "
+                 f"{len(alphas)} steps up to $1/L$."))
 rows = [("L", "σ²", "smallest bound in σ²", "at step", "measured there", "G² there")]
 for L, sigma2 in ((1, 0.25), (0.5, 0.25), (1, 0.125), (0.5, 0.125)):
     found = meter.effects(L, sigma2, 1.0, alphas / L)
