@@ -56,6 +56,8 @@ def test_over_training_draws_bands_from_least_to_largest():
     loss, moved, smooth = figure.fig.axes
     assert _curves(moved, "plain") == [pytest.approx([(f + 0.005) * 0.4 for f in (3.0, 3.5, 4.0)])]
     assert _curves(loss, "BN")[0] == pytest.approx([2 - (f + 0.005) * 0.05 for f in (1.0, 1.5, 2.0)])
+    lows = [list(line.get_ydata()) for line in moved.lines if line.get_linewidth() == 1.0]
+    assert lows[0] == pytest.approx([(f + 0.005) * 0.05 for f in (3.0, 3.5, 4.0)]) and len(lows) == 2
     assert _curves(smooth, "BN") == [pytest.approx([(f + 0.005) / 1.05 for f in (1.0, 1.5, 2.0)])]
     assert f"BN: {1.005 / 1.05:.3g}" in figure.alt and "at 10." in figure.alt
 
