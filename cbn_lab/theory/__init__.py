@@ -14,7 +14,8 @@ from cbn_lab.theory import oracles, problems
 from cbn_lab.theory.inequalities import Assumption, Chain, Failure, Finding, Inequality, Row, Sides, plain
 from cbn_lab.theory.lines import best_step, chain
 from cbn_lab.theory.problems import Problem
-from cbn_lab.theory.sgd import State, run
+from cbn_lab.theory.sgd import run
+from cbn_lab.theory.state import State
 
 __all__ = ["Assumption", "Chain", "Failure", "Finding", "Inequality", "Problem", "Row", "Sides", "State", "best_step",
            "chain", "oracles", "plain", "problems", "run"]

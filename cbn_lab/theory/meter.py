@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cbn_lab.theory import oracles, problems
-from cbn_lab.theory.sgd import State, run
+from cbn_lab.theory.sgd import run
+from cbn_lab.theory.state import State
 
 SPECTRUM = (1.0, 0.3, 0.1)  # L = 1
 BREAKS = ("nothing", "L claimed too small", "step above 1/L", "step above 2/L", "biased gradient",
