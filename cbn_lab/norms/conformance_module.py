@@ -85,7 +85,7 @@ def input_is_left_alone(make):
 
 
 def buffers_in_place(make):
-    """Buffers are updated in place: others (DDP, an exponential average, a captured graph) hold on to them."""
+    """Buffers are updated in place and outside autograd: others (DDP, averages, captured graphs) hold on to them."""
     ours, theirs = pair(make, 1)
     held = {name: getattr(ours, name) for name in BUFFERS}
     addresses = {name: buffer.data_ptr() for name, buffer in held.items()}

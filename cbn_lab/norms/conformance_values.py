@@ -131,7 +131,7 @@ def double_backward(make):
 
 
 def one_value_is_refused(make):
-    """One value per channel has variance zero: in train mode that is a ValueError, and nothing is updated."""
+    """One value per channel has variance zero: in train mode that is a ValueError, before the statistics move."""
     for shape, dims in {(1, 3): 1, (1, 3, 1): 1, (1, 3, 1, 1): 2}.items():
         ours, theirs = pair(make, dims)
         refuses(ours, batch(*shape), ValueError)
