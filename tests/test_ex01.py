@@ -113,6 +113,107 @@ _WRONG = {
 }
 
 
+def _xhat(x, eps):
+    sigma = (x.var(0, correction=0) + eps).sqrt()
+    return (x - x.mean(0)) / sigma, sigma
+
+
+def _backward(change):
+    """The right answer with a part changed: change(dx, dweight, dbias, dy, x, weight, xhat, sigma)."""
+    def answer(dy, x, weight, eps):
+        return change(*exercise("1.2").spec.reference(dy, x, weight, eps), dy, x, weight, *_xhat(x, eps))
+
+    return answer
+
+
+def _update(stored):
+    def answer(running_mean, running_var, x, momentum):
+        old = running_mean.clone()
+        exercise("1.3").spec.reference(running_mean, running_var.clone(), x, momentum)
+        running_var.lerp_(stored(x.movedim(1, -1).reshape(-1, x.shape[1]), old, running_mean), momentum)
+        return running_mean, running_var
+
+    return answer
+
+
+def _all_channels(running_mean, running_var, x, momentum):
+    running_mean.copy_((1 - momentum) * running_mean + momentum * x.mean())
+    running_var.copy_((1 - momentum) * running_var + momentum * x.var())
+    return running_mean, running_var
+
+
+def _merge(change):
+    def answer(a, b):
+        return change(*a, *b, a[0] + b[0], b[1] - a[1])
+
+    return answer
+
+
+_NAMED = {  # frequent mistakes that are no mutants: the message still says what was done
+    "std plus eps": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / (x.std(
+        [0, *range(2, x.dim())], keepdim=True) + eps) + b), "outside the root"),
+    "std": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / x.std([0, *range(2, x.dim())], keepdim=True) + b),
+            "eps is missing"),
+    "sum": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / (v * x.numel() / x.shape[1] + eps).sqrt() + b),
+            "not divided by n"),
+    "n counts images": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / (
+        v * x.numel() / x.shape[1] / len(x) + eps).sqrt() + b), "number of images"),
+    "root mean square": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / (v + m**2 + eps).sqrt() + b),
+                         "mean of x^2"),
+    "reshaped": ("1.1", lambda x, weight, bias, eps: exercise("1.1").spec.reference(
+        x.reshape(-1, x.shape[1]), weight, bias, eps).reshape(x.shape), "mixes the channels"),
+    "not centred": ("1.1", _forward(lambda x, m, v, w, b, eps: w * x / (v + eps).sqrt() + b), "mean is not subtracted"),
+    "no weight": ("1.1", _forward(lambda x, m, v, w, b, eps: (x - m) / (v + eps).sqrt() + b), "weight is not applied"),
+    "no bias": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / (v + eps).sqrt()), "bias is not added"),
+    "mean detached": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m.detach()) / (v + eps).sqrt() + b),
+                      "flow through the mean:"),
+    "variance detached": ("1.1", _forward(lambda x, m, v, w, b, eps: w * (x - m) / (v.detach() + eps).sqrt() + b),
+                          "flow through the variance:"),
+    "torch's own": ("1.1", lambda x, weight, bias, eps: F.batch_norm(x, None, None, weight, bias, True, 0.1, eps),
+                    "torch's own batch norm"),
+    "weight twice": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (w * dx, dw, db)), "weight twice"),
+    "weight first": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (
+        (w * dy - dy.mean(0) - xhat * (dy * xhat).mean(0)) / s, dw, db)), "first term of dx alone"),
+    "weight not last": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (
+        (w * dy - w * dy.mean(0) - xhat * (dy * xhat).mean(0)) / s, dw, db)), "missing in the last term"),
+    "sigma twice": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (dx / s, dw, db)), "divided by sigma twice"),
+    "plus mean": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (dx + 2 * w * dy.mean(0) / s, dw, db)),
+                  "mean of g has the wrong sign"),
+    "over channels": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (
+        (w * dy - (w * dy).mean(1)[:, None] - xhat * (w * dy * xhat).mean(1)[:, None]) / s, dw, db)),
+        "over the channels"),
+    "x - mean for xhat": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (
+        (w * dy - w * dy.mean(0) - (x - x.mean(0)) * (w * dy * xhat).mean(0)) / s, dw, db)), "x - mean where xhat"),
+    "weight in dweight": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (dx, w * dw, db)), "dweight contains"),
+    "mean in dweight": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (dx, dw / len(x), db)),
+                        "dweight is the mean"),
+    "sigma not in dweight": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (dx, s * dw, db)),
+                             "dweight is the sum of dy * (x - mean)"),
+    "weight in dbias": ("1.2", _backward(lambda dx, dw, db, dy, x, w, xhat, s: (dx, dw, w * db)), "dbias contains"),
+    "corrected twice": ("1.3", _update(lambda x, old, new: x.var(0) * len(x) / (len(x) - 1)), "counts twice"),
+    "around the running mean": ("1.3", _update(lambda x, old, new: (x - new).square().sum(0) / (len(x) - 1)),
+                                "around the running mean"),
+    "all channels": ("1.3", _all_channels, "all channels share"),
+    "exchanged": ("1.3", lambda *given: exercise("1.3").spec.reference(*given)[::-1], "wrong order"),
+    "away": ("1.5", _merge(lambda na, a, sa, nb, b, sb, n, d: (n, a - d * nb / n, sa + sb + d**2 * na * nb / n)),
+             "wrong way"),
+    "from b": ("1.5", _merge(lambda na, a, sa, nb, b, sb, n, d: (n, b + d * nb / n, sa + sb + d**2 * na * nb / n)),
+               "from mean_a"),
+    "one side": ("1.5", _merge(lambda na, a, sa, nb, b, sb, n, d: (n, a + d * nb / n, sa + sb + na * (d * nb / n)**2)),
+                 "one part alone"),
+    "n squared": ("1.5", _merge(lambda na, a, sa, nb, b, sb, n, d: (
+        n, a + d * nb / n, sa + sb + d**2 * na * nb / n**2)), "too small by n"),
+    "sample variance": ("1.5", _merge(lambda na, a, sa, nb, b, sb, n, d: (
+        n, a + d * nb / n, (sa + sb + d**2 * na * nb / n) / (n - 1))), "variance over n - 1"),
+}
+
+
+@pytest.mark.parametrize("name", _NAMED)
+def test_a_frequent_mistake_outside_the_mutants_is_named(name):
+    id, answer, said = _NAMED[name]
+    assert outcome(id, answer)[0] == "wrong" and said in outcome(id, answer)[1], outcome(id, answer)
+
+
 @pytest.mark.parametrize("name", _WRONG)
 def test_a_wrong_answer_outside_the_mutants_is_not_accepted(name):
     id, answer = _WRONG[name]
@@ -137,6 +238,63 @@ class _NoSequences(exercise("1.6").spec.reference):
         return super().forward(x) if x.dim() != 3 else super().forward(x.unsqueeze(-1).expand(-1, -1, -1, 2))[..., 0]
 
 
+class _RefusesOneImage(exercise("1.6").spec.reference):
+    def forward(self, x):
+        if self.training and len(x) == 1:
+            raise ValueError("a batch of one")
+        return super().forward(x)
+
+
+class _CountsImages(exercise("1.6").spec.reference):
+    def forward(self, x):
+        self.num_batches_tracked += (len(x) - 1) * self.training
+        return super().forward(x)
+
+
+class _RunningInTrain(exercise("1.6").spec.reference):
+    def forward(self, x):
+        y = super().forward(x)
+        if self.training:
+            y = self.eval()(x)
+            self.train()
+        return y
+
+
+class _NoEpsInEval(exercise("1.6").spec.reference):
+    def forward(self, x):
+        eps = self.eps
+        self.eps = eps * self.training
+        y = super().forward(x)
+        self.eps = eps
+        return y
+
+
+class _CorrectsByImages(exercise("1.6").spec.reference):
+    def forward(self, x):
+        n, images, before = x.numel() // x.shape[1], len(x), self.running_var.clone()
+        y = super().forward(x)
+        if self.training and images > 1:
+            batch = (self.running_var - (1 - self.momentum) * before) * (n - 1) / n * images / (images - 1)
+            self.running_var.copy_((1 - self.momentum) * before + batch)
+        return y
+
+
+class _NoAffineMap(exercise("1.6").spec.reference):
+    def forward(self, x):
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        return (super().forward(x) - self.bias.view(shape)) / self.weight.view(shape)
+
+
+class _NoAffineMapInEval(_NoAffineMap):
+    def forward(self, x):
+        return exercise("1.6").spec.reference.forward(self, x) if self.training else super().forward(x)
+
+
+class _KerasDefaults(exercise("1.6").spec.reference):
+    def __init__(self, num_features, dims, eps=1e-3, momentum=0.01):
+        super().__init__(num_features, dims, eps, momentum)
+
+
 class _OtherNames(nn.Module):
     def __init__(self, num_features, dims, eps=1e-5, momentum=0.1):
         super().__init__()
@@ -148,7 +306,10 @@ class _OtherNames(nn.Module):
 
 @pytest.mark.parametrize(("layer", "said"), [
     (_NoEval, "eval mode"), (_NoCounter, "num_batches_tracked"), (_NoSequences, "running_var"),
-    (_OtherNames, "weight")])
+    (_OtherNames, "weight"), (_RefusesOneImage, "single image"), (_CountsImages, "not for each image"),
+    (_RunningInTrain, "after their update"), (_NoEpsInEval, "eps is missing in eval"),
+    (_CorrectsByImages, "number of images"), (_NoAffineMap, "bias are not applied"),
+    (_NoAffineMapInEval, "not applied in eval"), (_KerasDefaults, "default of eps")])
 def test_a_wrong_layer_outside_the_mutants_is_named(layer, said):
     assert outcome("1.6", layer)[0] == "wrong" and said in outcome("1.6", layer)[1]
 

@@ -34,6 +34,16 @@ def _backward(dy, x, weight, eps, *, mean=1.0, projection=1.0, n_over=1.0, corre
     return dx / sigma if divide else dx, (dy * xhat).sum(0), dy.sum(0)
 
 
+def _means_over_channels(dy, x, weight, eps):
+    sigma = _sigma(x, eps)
+    xhat, g = (x - x.mean(0)) / sigma, weight * dy
+    return ((g - g.mean(1, keepdim=True) - xhat * (g * xhat).mean(1, keepdim=True)) / sigma,)
+
+
+def _sigma(x, eps):
+    return torch.sqrt(x.var(0, correction=0) + eps)
+
+
 def _changed(part, change):
     """The solution with one of its three parts changed."""
     def answer(dy, x, weight, eps):
@@ -74,6 +84,30 @@ _BACKWARD = {
                      "dbias is the mean of dy over the batch; the bias is added to each y_i, so it is the sum"),
     "order": (_swapped, "dweight and dbias are exchanged: return (dx, dweight, dbias)"),
 }
+_ALSO = (  # (part, an answer that makes the mistake, the message); tried in tests/test_ex01.py
+    (0, _changed(0, lambda dx, dy, x, weight: dx * weight), "dx contains the weight twice"),
+    (0, lambda *given: (_backward(*given, use_weight=False)[0]
+                        + (given[2] - 1) * given[0] / _sigma(given[1], given[3]),),
+     "the weight stands in the first term of dx alone: all three terms are made of g = weight * dy"),
+    (0, lambda *given: (_backward(*given, projection=0.0)[0]
+                        - _backward(*given, mean=0.0, projection=0.0, use_weight=False)[0]
+                        + _backward(*given, mean=0.0, use_weight=False)[0],),
+     "the weight is missing in the last term of dx: it is made of g = weight * dy too"),
+    (0, lambda *given: (_backward(*given)[0] / _sigma(given[1], given[3]),), "dx is divided by sigma twice"),
+    (0, _means_over_channels, "the means in dx run over the channels; they are means over the batch, axis 0"),
+    (0, partial(_backward, mean=-1.0), "the mean of g has the wrong sign in dx: it is subtracted"),
+    (0, lambda *given: (_backward(*given, projection=0.0)[0]
+                        + _sigma(given[1], given[3]) * (_backward(*given)[0] - _backward(*given, projection=0.0)[0]),),
+     "the last term of dx has x - mean where xhat should stand: divide it by sigma"),
+    (1, _changed(1, lambda dweight, dy, x, weight: dweight * weight),
+     "dweight contains the weight: the output is weight * xhat + bias, so it is the sum of dy * xhat"),
+    (1, _changed(1, lambda dweight, dy, x, weight: dweight / len(x)),
+     "dweight is the mean over the batch; the weight multiplies each xhat_i, so it is the sum"),
+    (1, _changed(1, lambda dweight, dy, x, weight: (dy * (x - x.mean(0))).sum(0)),
+     "dweight is the sum of dy * (x - mean); xhat is that divided by sigma"),
+    (2, _changed(2, lambda dbias, dy, x, weight: weight * dbias),
+     "dbias contains the weight: the bias is added after it, so dbias is the sum of dy"),
+)
 _BACKWARD_CASES = (((8, 3), 0.3, 1.0, 0.5), ((5, 1), 0.1, 0.2, 3.0), ((3, 3), 1e-5, 1.0, 0.0), ((2, 4), 0.5, 2.0, -3.0),
                    ((16, 2), 1e-3, 1e-2, 0.0), ((7, 5), 1e-5, 10.0, 100.0))
 
@@ -91,6 +125,7 @@ def check_backward(student) -> None:
         where = f"[N, C] = {list(shape)}, eps = {eps}"
         for part, name in ((2, "dbias"), (1, "dweight"), (0, "dx")):
             mistakes = {message: answer[part] for message, answer in wrong.items()}
+            mistakes |= {message: answer(dy, x, weight, eps)[part] for at, answer, message in _ALSO if at == part}
             close(found[part], wanted[part], where, what=name, mistakes=mistakes)
 
 

@@ -45,10 +45,30 @@ def _one_pass(x, weight, bias, eps):
     return weight.view(per_channel) * (x - mean) / torch.sqrt(var + eps) + bias.view(per_channel)
 
 
-def _constant_statistics(x, weight, bias, eps):
+def _constant_statistics(x, weight, bias, eps, mean_of=Tensor.detach, var_of=Tensor.detach):
     axes, per_channel = _channel_axes(x), [1, -1] + [1] * (x.dim() - 2)
-    mean, var = x.detach().mean(axes, keepdim=True), x.detach().var(axes, correction=0, keepdim=True)
+    mean, var = mean_of(x).mean(axes, keepdim=True), var_of(x).var(axes, correction=0, keepdim=True)
     return weight.view(per_channel) * (x - mean) / torch.sqrt(var + eps) + bias.view(per_channel)
+
+
+def _channels_mixed(x, weight, bias, eps):
+    return _forward(x.reshape(-1, x.shape[1]), weight, bias, eps).reshape(x.shape)
+
+
+def _other_squares(x, weight, bias, eps, *, square=lambda centred, x: centred**2, over=lambda x: 1, top=None):
+    """The right formula with another sum of squares, or with another numerator."""
+    axes, per_channel = _channel_axes(x), [1, -1] + [1] * (x.dim() - 2)
+    centred = x - x.mean(axes, keepdim=True)
+    var = square(centred, x).sum(axes, keepdim=True) / over(x)
+    return weight.view(per_channel) * (top(x) if top else centred) / torch.sqrt(var + eps) + bias.view(per_channel)
+
+
+def _values(x: Tensor) -> int:
+    return x.numel() // x.shape[1]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 _FORWARD = {  # the mistake -> (an answer that makes it, the message)
@@ -83,6 +103,22 @@ _FORWARD = {  # the mistake -> (an answer that makes it, the message)
                             "the gradient does not flow through mean and variance: they depend on x too, so take "
                             "away `detach`, `no_grad`, `.data` or `.item()`"),
 }
+_ALSO = {  # the message -> an answer that makes the mistake; tried in tests/test_ex01.py
+    "two things at once: `x.std` divides by n - 1 where n is asked for, and eps stands outside the root":
+        partial(_forward, correction=1, divisor=lambda var, eps: var.sqrt() + eps),
+    "two things at once: `x.std` divides by n - 1 where n is asked for, and eps is missing":
+        partial(_forward, correction=1, divisor=lambda var, eps: var.sqrt()),
+    "the sum of squares is not divided by n": _other_squares,
+    "you divide the sum of squares by the number of images; n is the number of values per channel, N H W":
+        partial(_other_squares, over=len),
+    "your variance is the mean of x^2; subtract the mean before you square":
+        partial(_other_squares, square=lambda centred, x: x**2, over=_values),
+    "`reshape(-1, C)` mixes the channels, as they are not the last axis: `x.movedim(1, -1)` first": _channels_mixed,
+    "the mean is not subtracted; only the divisor is right":
+        partial(_other_squares, over=_values, top=_same),
+    "the weight is not applied": lambda x, w, b, eps: _forward(x, torch.ones_like(w), b, eps),
+    "the bias is not added": lambda x, w, b, eps: _forward(x, w, 0 * b, eps),
+}
 _CASES = (((4, 3, 2, 5), 0.3, 1.0, 0.5), ((8, 3), 0.05, 2.0, -1.0), ((3, 3), 1e-5, 1.0, 0.0),
           ((5, 1), 0.1, 0.2, 3.0), ((3, 3, 3, 3), 1e-3, 0.1, 1.0), ((1, 4, 3, 2), 0.2, 1.0, 2.0),
           ((6, 2), 1e-5, 3e-3, 0.0), ((2, 4), 1.0, 5.0, 9.0))
@@ -105,6 +141,7 @@ def check_forward(student) -> None:
         require(isinstance(y, Tensor), f"your function returns {type(y).__name__}; expected a tensor, made with "
                                        "torch's operations, so that autograd can differentiate it")
         mistakes = {message: answer(x, weight, bias, eps) for answer, message in _FORWARD.values()}
+        mistakes |= {message: answer(x, weight, bias, eps) for message, answer in _ALSO.items()}
         close(y, batch_norm_train_solution(x, weight, bias, eps), f"x of shape {list(shape)}, eps = {eps}",
               what="y", mistakes=mistakes)
     _check_float32(student)
@@ -120,19 +157,34 @@ def _check_float32(student) -> None:
         raise Wrong(_FORWARD["one-pass variance"][1])
 
 
+_DETACHED = {
+    _FORWARD["constant statistics"][1]: _constant_statistics,
+    "the gradient does not flow through the mean: it depends on x too":
+        partial(_constant_statistics, var_of=_same),
+    "the gradient does not flow through the variance: it depends on x too":
+        partial(_constant_statistics, mean_of=_same),
+}
+
+
 def _check_gradient(student) -> None:
     leaves = [part.requires_grad_() for part in case((8, 3))]
     y = student(*leaves, 0.1)
     require(y.requires_grad, "the output is not connected to the input: autograd finds no way through your function. "
                              "Take away `no_grad`, `detach`, `.data`, `.item()` or numpy")
+    require(not _has_node(y.grad_fn, "BatchNorm"), "this is torch's own batch norm; write its four lines yourself")
     loss_weights = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).cos().view(y.shape)
     found = torch.autograd.grad((y * loss_weights).sum(), leaves, allow_unused=True)
     wanted = torch.autograd.grad((batch_norm_train_solution(*leaves, 0.1) * loss_weights).sum(), leaves)
     for name, mine, right in zip(("x", "weight", "bias"), found, wanted, strict=True):
         require(mine is not None, f"no gradient reaches {name}: is it detached on the way?")
-        constant = torch.autograd.grad((_constant_statistics(*leaves, 0.1) * loss_weights).sum(), leaves)[0]
-        mistakes = {_FORWARD["constant statistics"][1]: constant} if name == "x" else {}
+        mistakes = {message: torch.autograd.grad((answer(*leaves, 0.1) * loss_weights).sum(), leaves)[0]
+                    for message, answer in _DETACHED.items()} if name == "x" else {}
         close(mine, right, what=f"the gradient that autograd finds for {name}", mistakes=mistakes)
+
+
+def _has_node(node, name: str) -> bool:
+    """Is there a step of this name in the autograd graph?"""
+    return node is not None and (name in node.name() or any(_has_node(n, name) for n, _ in node.next_functions))
 
 
 FORWARD = Spec(

@@ -1,12 +1,15 @@
 """Exercise 1.6: the whole layer, judged by what it computes and then by rows of the conformance table."""
 
+import inspect
+
 import torch
 from torch import nn
 
 from cbn_lab.exercises._ex01_forward import case
+from cbn_lab.exercises._ex01_layer_mistakes import ALSO, MISTAKES, AcceptsOneValue
 from cbn_lab.exercises.core import Mutant, Spec, Wrong, require
 from cbn_lab.exercises.tools import close
-from cbn_lab.norms import conformance, gallery
+from cbn_lab.norms import conformance
 
 
 class MyBatchNorm(nn.Module):
@@ -53,62 +56,6 @@ class MyBatchNormSolution(nn.Module):
         return self.weight.view(shape) * xhat + self.bias.view(shape)
 
 
-class _AlwaysTheBatch(gallery.Correct):
-    def uses_batch(self):
-        return True
-
-    def update(self, mean, var, n):
-        if self.training:
-            super().update(mean, var, n)
-
-
-class _UpdatesInEval(gallery.Correct):
-    def forward(self, x):
-        y = super().forward(x)
-        if not self.training and x.numel() > x.shape[1]:
-            self.update(*self.moments(x.detach(), self.axes(x)), x.numel() // x.shape[1])
-        return y
-
-
-class _AcceptsOneValue(gallery.Correct):
-    def _check(self, x):
-        if x.numel() != x.shape[1]:
-            super()._check(x)
-
-    def stored_variance(self, var, n):
-        return var * (n / max(n - 1, 1))
-
-
-_MISTAKES = {  # the mistake -> (a layer that makes it, the message)
-    "axes": (gallery.OneMeanForAllChannels,
-             "in train mode all channels share one mean and one variance: leave axis 1 out of the average"),
-    "normalizes by the unbiased variance": (
-        gallery.NormalizesByUnbiasedVariance,
-        "in train mode you divide by the root of the unbiased variance; the batch is normalized with the biased one"),
-    "eps outside the root": (gallery.EpsOutsideTheRoot, "you divide by sqrt(var) + eps, expected sqrt(var + eps)"),
-    "stores the biased variance": (
-        gallery.StoresBiasedVariance,
-        "running_var receives the biased variance; it stores the unbiased one, n / (n - 1) times as large"),
-    "momentum reversed": (
-        gallery.MomentumReversed,
-        "momentum is the weight of the batch: new = (1 - momentum) * old + momentum * batch"),
-    "decides by the grad mode": (
-        gallery.DecidesByGradMode,
-        "train or eval is decided by whether gradients are recorded; it is `self.training` that says so"),
-    "the batch's statistics always": (
-        _AlwaysTheBatch, "in eval mode the layer still uses the statistics of the batch; expected the running ones"),
-    "updates in eval mode": (_UpdatesInEval, "an eval pass changes the running statistics; only train mode does that"),
-    "one pass": (gallery.OnePassVariance,
-                 "at a mean of 10,000 in float32 the variance is off by several units: subtract the mean before you "
-                 "square"),
-    "constant statistics": (gallery.ConstantStatistics,
-                            "the gradient does not flow through mean and variance: compute them with gradients on, and "
-                            "detach only what is stored"),
-    "buffers rebound": (gallery.RebindsBuffers,
-                        "running_mean is a new tensor after the batch: change it in place (`lerp_`, `copy_`)"),
-    "graph kept": (gallery.KeepsTheGraph,
-                   "running_mean became part of the autograd graph: store `mean.detach()`"),
-}
 ROWS = ("defaults", "axes", "biased_variance_normalizes", "unbiased_variance_is_stored", "eps_inside_the_root",
          "momentum_weighs_the_update", "eval_uses_running_statistics", "train_and_eval_alternate",
          "grad_mode_is_not_train_mode", "gradients", "double_backward", "one_value_is_refused", "batch_of_one_image",
@@ -119,9 +66,11 @@ _SHAPES = {(4, 3, 3, 2): 2, (2, 3): 1, (4, 3, 5): 1}
 def _layer(make, dims, **options):
     """The layer in float64, with weights and statistics that are not at their defaults."""
     layer = make(3, dims, **options).double()
+    kept = dict(layer.named_parameters()) | dict(layer.named_buffers())
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        require(name in kept, f"your layer has no parameter or buffer `{name}`: keep the names of torch's layer, as in "
+                              "the given constructor")
     for name, start in (("weight", 0.5), ("bias", -1.0), ("running_mean", 0.2), ("running_var", 0.8)):
-        require(isinstance(getattr(layer, name, None), torch.Tensor),
-                f"your layer has no tensor `{name}`: keep the names of torch's layer, as in the given constructor")
         getattr(layer, name).data.copy_(torch.linspace(start, start + 1.5, 3))
     return layer
 
@@ -139,7 +88,7 @@ def _statistics(make, shape, dims):
 
 def _eval_output(make, shape, dims):
     with torch.no_grad():
-        return _layer(make, dims).eval()(case(shape)[0])
+        return _layer(make, dims, eps=0.3).eval()(case(shape)[0])
 
 
 def _eval_output_with_gradients(make, shape, dims):
@@ -174,30 +123,49 @@ _SCENES = {"the output in train mode": _train_output, "running_mean and running_
 
 
 def check_layer(student) -> None:
+    for name, value in (("eps", 1e-5), ("momentum", 0.1)):
+        default = getattr(inspect.signature(student).parameters.get(name), "default", value)
+        require(default in (value, inspect.Parameter.empty), f"the default of {name} is {value}, not {default}")
     for what, scene in _SCENES.items():
         for shape, dims in _SHAPES.items():
-            mistakes = {message: scene(layer, shape, dims) for layer, message in _MISTAKES.values()}
+            mistakes = {message: scene(layer, shape, dims) for layer, message in MISTAKES.values()}
+            mistakes |= {message: scene(layer, shape, dims) for message, layer in ALSO.items()}
             close(scene(student, shape, dims), scene(MyBatchNormSolution, shape, dims), f"an input of {list(shape)}",
                   what=what, mistakes=mistakes)
+    _check_counts(student)
     _check_float32(student)
     _check_buffers(student)
     for row in conformance.check(student, ROWS):
         require(row.passed, f"it fails the row `{row.name}` of the conformance table. {row.detail}")
 
 
+def _check_counts(student) -> None:
+    layer = _layer(student, 2)
+    try:
+        layer(case((1, 3, 2, 2))[0])
+    except ValueError as error:
+        raise Wrong("a single image is refused in train mode; it has H W values per channel, so it is enough. Refuse "
+                    f"where `x.numel() // x.shape[1]` is 1 (your message: {error})") from None
+    require(layer.num_batches_tracked == 1,
+            f"num_batches_tracked is {layer.num_batches_tracked} after one batch of one image; add 1 for each batch")
+    layer(case((2, 3, 2, 2))[0])
+    require(layer.num_batches_tracked == 2, f"num_batches_tracked is {layer.num_batches_tracked} after two batches; "
+                                            "add 1 for each batch, not for each image")
+
+
 def _check_float32(student) -> None:
     x = case((32, 3, 4, 4), offset=1e4)[0].float()
     wanted = MyBatchNormSolution(3, 2).double()(x.double())
     if not torch.allclose(student(3, 2)(x).double(), wanted, rtol=0, atol=5e-3):
-        raise Wrong(_MISTAKES["one pass"][1])
+        raise Wrong(MISTAKES["one pass"][1])
 
 
 def _check_buffers(student) -> None:
     layer = _layer(student, 1)
     held = layer.running_mean
     layer(case((8, 3))[0].requires_grad_())
-    require(layer.running_mean.data_ptr() == held.data_ptr(), _MISTAKES["buffers rebound"][1])
-    require(not layer.running_mean.requires_grad, _MISTAKES["graph kept"][1])
+    require(layer.running_mean.data_ptr() == held.data_ptr(), MISTAKES["buffers rebound"][1])
+    require(not layer.running_mean.requires_grad, MISTAKES["graph kept"][1])
 
 
 LAYER = Spec(
@@ -212,7 +180,7 @@ LAYER = Spec(
            "Eval mode is the same formula with `self.running_mean` and `self.running_var` in place of the batch's.",
            "Two variances: the biased one in the output, `var.detach() * (n / (n - 1))` in the buffer, with n the "
            "number of values per channel."),
-    mutants={name: Mutant(layer, message) for name, (layer, message) in _MISTAKES.items() if name != "axes"}
-            | {"one value accepted": Mutant(_AcceptsOneValue, "`one_value_is_refused`")},
+    mutants={name: Mutant(layer, message) for name, (layer, message) in MISTAKES.items() if name != "axes"}
+            | {"one value accepted": Mutant(AcceptsOneValue, "`one_value_is_refused`")},
     why="Twenty lines, and each of them is a row of the conformance table. Rows that the exercise does not ask for, "
         "such as bfloat16 or channels_last, are what separates it from the library's layer.")

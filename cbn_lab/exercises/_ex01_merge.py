@@ -57,6 +57,18 @@ _MERGE = {
                        "right in exact arithmetic, but for a mean of 1e8 all digits of M2 are lost: you subtract "
                        "squares of means. Use the difference of the means, delta"),
 }
+_ALSO = {  # the message -> an answer that makes the mistake; tried in tests/test_ex01.py
+    "the mean goes the wrong way: it is mean_a + delta n_b / n with delta = mean_b - mean_a":
+        partial(_merge, mean=lambda a, b, na, nb: a + (a - b) * nb / (na + nb)),
+    "delta n_b / n is the way from mean_a, not from mean_b, to the joint mean":
+        partial(_merge, mean=lambda a, b, na, nb: b + (b - a) * nb / (na + nb)),
+    "your third term has the distance of one part alone from the joint mean: both parts are away from it":
+        partial(_merge, between=lambda d, na, nb: na * (d * nb / (na + nb)) ** 2),
+    "the third term is too small by n: delta^2 n_a n_b / n":
+        partial(_merge, between=lambda d, na, nb: d**2 * na * nb / (na + nb) ** 2),
+    "you return the variance over n - 1; M2 is the sum of squares, so that it can be merged again":
+        partial(_merge, finish=lambda m2, n: m2 / (n - 1)),
+}
 _MERGE_CASES = ((5, 3, 0.0), (1, 6, 2.0), (8, 8, -1.0), (4, 0, 1.0), (0, 3, 1.0), (40, 7, 1e8))
 
 
@@ -69,6 +81,7 @@ def check_merge(student) -> None:
                 "your function returns one thing, or not three; expected (n, mean, M2)")
         wanted = _moments(x, offset)
         wrong = {message: answer(*parts) for answer, message in _MERGE.values()}
+        wrong |= {message: answer(*parts) for message, answer in _ALSO.items()}
         for part, name in enumerate(("n", "mean", "M2")):
             mistakes = {message: values[part] for message, values in wrong.items()}
             close(merged[part], wanted[part], f"parts of {n_a} and {n_b} values, means near {offset:g}", what=name,

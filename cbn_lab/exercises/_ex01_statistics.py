@@ -47,6 +47,19 @@ def _mean_alone(running_mean, running_var, x, momentum):
     return update_running_solution(running_mean, running_var.clone(), x, momentum)[0], running_var
 
 
+def _one_for_all(running_mean, running_var, x, momentum):
+    running_mean.lerp_(x.mean().expand_as(running_mean), momentum)
+    running_var.lerp_(x.var().expand_as(running_var), momentum)
+    return running_mean, running_var
+
+
+def _around_the_running_mean(running_mean, running_var, x, momentum):
+    values = x.movedim(1, -1).reshape(-1, x.shape[1])
+    running_mean.lerp_(values.mean(0), momentum)
+    running_var.lerp_((values - running_mean).square().sum(0) / (len(values) - 1), momentum)
+    return running_mean, running_var
+
+
 _UPDATE = {
     "biased variance": (partial(_update, correction=0),
                         "running_var receives the biased variance, over n. Eval mode wants an estimate of the "
@@ -78,6 +91,13 @@ def _values(x: Tensor) -> int:
     return x.numel() // x.shape[1]
 
 
+_ALSO = {  # the message -> an answer that makes the mistake; tried in tests/test_ex01.py
+    "`x.var` divides by n - 1 already; with the factor n / (n - 1) on top of it the correction counts twice":
+        partial(_update, factor=lambda x: _values(x) / (_values(x) - 1)),
+    "all channels share one mean and one variance: leave axis 1 out of the average": _one_for_all,
+    "your variance is taken around the running mean; it is the variance of the batch, around the batch's own mean":
+        _around_the_running_mean,
+}
 _UPDATE_CASES = (((4, 3, 3, 2), 0.3), ((2, 3), 0.25), ((8, 1), 0.1), ((1, 3, 2, 2), 0.6), ((3, 3), 1.0), ((6, 2), 0.0))
 
 
@@ -88,8 +108,10 @@ def check_update(student) -> None:
         given, returned = _updated(student, x, momentum)
         wanted = _updated(update_running_solution, x, momentum)[0]
         wrong = {message: _updated(answer, x, momentum)[0] for answer, message in _UPDATE.values()}
+        wrong |= {message: _updated(answer, x, momentum)[0] for message, answer in _ALSO.items()}
         require(isinstance(returned, (tuple, list)) and len(returned) == 2,
                 "your function returns one thing, or not two; expected (running_mean, running_var)")
+        require(returned[0] is not given[1], "running_mean and running_var are returned in the wrong order")
         for part, name in enumerate(("running_mean", "running_var")):
             mistakes = {message: values[part] for message, values in wrong.items()}
             close(given[part], wanted[part], where, what=name, mistakes=mistakes)
@@ -153,8 +175,8 @@ def check_half_life(student) -> None:
 
 HALF_LIFE = Spec(
     id="1.4", title="how long the running mean remembers",
-    task="With `momentum=0.1`: after how many batches, at least, does what the running mean was before make up at most "
-         "half of it? A whole number.",
+    task="Take the running mean at some moment, with `momentum=0.1`. How many batches does it take until the weight of "
+         "that old value is at most one half? A whole number.",
     stub=None, reference=7, check=check_half_life,
     hints=("After one batch the old value weighs 0.9. After two?", "Solve 0.9^k = 1/2 with logarithms, and round up."),
     mutants={"convention reversed": Mutant(1, "weight of the update"),

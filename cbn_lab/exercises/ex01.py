@@ -17,7 +17,7 @@ _WHY = {"A": "the divisor is `var.sqrt() + self.eps`", "B": "what is stored is t
         "G": "mean of squares minus square of mean: think of float32",
         "H": "mean and variance are computed under no_grad, so what is missing is not a value",
         "I": "the numbers are right: what does `setattr` do to those who hold the old tensor?",
-        "J": "compare it with `Correct.move`: one call is missing"}
+        "J": "compare it with the `move` of suspect F: one call is missing"}
 
 
 def check_diagnosis(student) -> None:
@@ -27,7 +27,7 @@ def check_diagnosis(student) -> None:
     extra = sorted(str(name) for name in student if name not in SUSPECTS)
     require(not extra, f"there is no suspect {', '.join(extra)}; they are called {', '.join(SUSPECTS)}")
     unknown = {name: row for name, row in student.items() if str(row) not in conformance.CASES}
-    require(not unknown, f"not a row of the table: {unknown}; names as in the table, with underscores")
+    require(not unknown, f"not a row of the table: {unknown}; names as in the table, with underscores, as a text")
     for name, bug in SUSPECTS.items():
         if student[name] not in bug.rows:
             failed = not conformance.check(bug.layer, [student[name]])[0].passed
