@@ -9,14 +9,15 @@
 #
 # 1. write BN for features and for images, and say what it does to a batch of two (section 2, exercise 1.1);
 # 2. derive its backward pass, and read it as a projection (section 3, exercise 1.2);
-# 3. prove what BN does to the weights in front of it: scale, bias, step size (section 4);
+# 3. prove what BN does to the weights in front of it: scale, bias, step size (section 4, exercise 3 at the end);
 # 4. say which variance goes where, and how long a running statistic remembers (section 5, exercises 1.3 and 1.4);
 # 5. compute a variance that survives float32, and join the moments of two parts (section 6, exercise 1.5);
 # 6. write a layer that passes a conformance table, and train with it (section 7, exercise 1.6);
 # 7. find a bug that no loss curve shows (section 8, exercise 1.7).
 #
 # **Time:** about 35 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. Sections
-# 1 to 8 take 2, 3, 4, 4, 4, 4, 3 and 3 minutes, and the cells one more, on one CPU thread.
+# 1 to 8 take 2, 3, 4, 4, 4, 4, 3 and 3 minutes, what stands around them 7, and the cells one more, on one CPU
+# thread.
 #
 # Every claim carries one of four labels: **proved** (here), **measured** (here: seeds, device, settings),
 # **reported** (in a cited source), **folklore**.
@@ -39,7 +40,6 @@ if "google.colab" in sys.modules:  # Colab has PyTorch and all the rest; nothing
 
 # %%
 import copy
-import inspect
 import math
 from dataclasses import replace
 
@@ -83,7 +83,8 @@ DOUBLE = {"dtype": torch.float64}  # checks of formulas are made in float64, whe
 #
 # **Statement (proved).** Let $F(w) = \frac12\,\mathbb E(\langle w, h\rangle - t)^2$ with inputs $h$ and targets $t$.
 # The Hessian of $F$ (the matrix of its second derivatives) is $\mathbb E[hh^\top]$. One step of gradient descent with
-# step size $\eta$ multiplies the error of $w$ along an eigenvector with eigenvalue $\lambda$ by $1-\eta\lambda$.
+# step size $\eta$ multiplies the error of $w$ (what it is off the minimum) along an eigenvector of the Hessian with
+# eigenvalue $\lambda$ by $1-\eta\lambda$.
 #
 # **Proof.** $\nabla F = \mathbb E[(\langle w, h\rangle - t)\,h]$. Differentiate once more: $\mathbb E[hh^\top] =: A$.
 # At the minimum $w^\star$ the gradient is 0, so $\nabla F(w) = A(w - w^\star)$ and $w - \eta\nabla F(w) - w^\star =
@@ -136,7 +137,8 @@ display(Table(rows), Markdown(
 # Why one mean for all positions of a feature map? A convolution computes all of them with the same weights. They are
 # samples of the same feature, and they should be shifted and scaled alike.
 #
-# **Exercise 1.1** Write it, for both shapes. Use torch's operations, so that autograd finds its way through.
+# **Exercise 1.1** Write it, for both shapes. Use torch's operations (not `F.batch_norm`), so that autograd finds its
+# way through.
 # `ex.hint()`, `ex.hint(2)` and so on help in steps; `ex.solution()` shows one way. Where an exercise is not solved,
 # the course's own solution stands in, and says so.
 
@@ -159,7 +161,15 @@ ex.check(batch_norm_train)
 # (x_i-\mu)^2/\sigma^2 = v/(v+\varepsilon)$. The formulas do not look at where a value stands, only at which values
 # there are. $\square$
 #
-# **Check.**
+# ### Few values
+#
+# **Statement (proved).** With $n = 1$ the output is $\beta$, whatever the input. With $n = 2$ and $\varepsilon = 0$,
+# $\hat x$ is $(+1, -1)$ or $(-1, +1)$: of two different values only their order is left.
+#
+# **Proof.** For $n=1$, $x_1 = \mu$. For $n=2$ let $d = (x_1 - x_2)/2$. Then $x_1 - \mu = d$, $x_2-\mu = -d$ and $v =
+# d^2$, so $\hat x = (d, -d)/|d|$. $\square$
+#
+# **Check** of both statements.
 
 # %%
 forward = ex.use(batch_norm_train)
@@ -172,23 +182,13 @@ same = forward(as_features, one, zero, 0.5).reshape(16, 5, 5, 4).movedim(-1, 1)
 print("mean 0 in every channel:      ", torch.allclose(xhat.mean((0, 2, 3)), zero, atol=1e-12))
 print("variance v / (v + eps):       ", torch.allclose(xhat.var((0, 2, 3), correction=0), v / (v + 0.5)))
 print("feature map = N H W samples:  ", torch.allclose(xhat, same))
-
-# %% [markdown]
-# ### Few values
-#
-# **Statement (proved).** With $n = 1$ the output is $\beta$, whatever the input. With $n = 2$ and $\varepsilon = 0$,
-# $\hat x$ is $(+1, -1)$ or $(-1, +1)$: of two different values only their order is left.
-#
-# **Proof.** For $n=1$, $x_1 = \mu$. For $n=2$ let $d = (x_1 - x_2)/2$. Then $x_1 - \mu = d$, $x_2-\mu = -d$ and $v =
-# d^2$, so $\hat x = (d, -d)/|d|$. $\square$
-
-# %%
 pair = torch.tensor([[1.0, 5.00, -3.0], [2.0, 5.01, 40.0]], **DOUBLE)  # two samples, three channels
-print(forward(pair, one[:3], zero[:3], 0.0).numpy())
+print(pair.numpy(), "becomes", forward(pair, one[:3], zero[:3], 0.0).numpy(), sep="\n")
 
 # %% [markdown]
 # So a batch of one is not a small batch. It is no batch, and torch refuses it in train mode where a channel has one
-# value. A single *image* is accepted: its feature maps have $HW$ values. A batch of two keeps one bit per channel.
+# value. A single *image* is accepted: its feature maps have $HW$ values. A batch of two samples
+# `[2, C]` keeps one bit per channel.
 #
 # ### What $\varepsilon$ does
 #
@@ -206,9 +206,9 @@ for scale in (1.0, 0.1, 10**-2.5, 1e-3, 1e-4, 0.0):
 Table(rows)
 
 # %% [markdown]
-# Where the standard deviation is $\sqrt\varepsilon\approx 0.0032$, half of the variance is left. A channel that dies
-# out is not blown up without end: its gain stays below $1/\sqrt\varepsilon$. And a constant channel gives $\beta$,
-# not a division by zero.
+# Where the standard deviation is $\sqrt\varepsilon\approx 0.0032$, half of the variance is left. A channel whose
+# values become all alike is not blown up without end: its gain is at most $1/\sqrt\varepsilon$. And a constant channel
+# gives $\beta$, not a division by zero.
 #
 # **What you should now believe, and how sure we are.** BN sets mean and variance per channel, up to $\varepsilon$,
 # and for $n=2$ little else is left (*proved*). It needs several values per channel; how many it needs to work *well*
@@ -254,13 +254,6 @@ Table(rows)
 # \frac{v}{v+\varepsilon}\hat x$. A vector orthogonal to both is left alone. For $\varepsilon=0$ these are a 0 on
 # $\mathbf 1$, a 0 on $\hat x$, and a 1 on the rest: an orthogonal projection. $\square$
 #
-# **Check.** SymPy differentiates BN itself, for three values and any $\varepsilon$, and compares with the formula.
-
-# %%
-rows = [("identity", "scope", "difference of the two sides, simplified")]
-Table(rows + [(i.name, i.scope, i.residual) for i in algebra.batch_norm_backward()])
-
-# %% [markdown]
 # **Exercise 1.2** Write the backward pass by the formulas, without autograd. (`x` is `[N, C]`.)
 
 # %%
@@ -275,10 +268,14 @@ def batch_norm_backward(dy, x, weight, eps):
 ex.check(batch_norm_backward)
 
 # %% [markdown]
-# Now with numbers. The columns of $J$ are what comes out for $g$ equal to one unit vector after the other. The
-# eigenvalues of $\sigma J$ should be 0, $\varepsilon/(v+\varepsilon)$, and 1 for all others. Here $v$ was made 1.
+# **Check.** First SymPy, a library for algebra, differentiates BN itself, for three values and any $\varepsilon$, and
+# compares with the formula. Then the backward pass of exercise 1.2 with numbers. The columns of $J$ are what comes out
+# for $g$ equal to one unit vector after the other. The eigenvalues of $\sigma J$ should be 0,
+# $\varepsilon/(v+\varepsilon)$, and 1 for all others. Here $v$ was made 1.
 
 # %%
+identities = [(i.name, i.scope, i.residual) for i in algebra.batch_norm_backward()]
+display(Table([("identity", "scope", "difference of the two sides, simplified"), *identities]))
 backward = ex.use(batch_norm_backward)
 x = torch.randn(6, 1, **DOUBLE)
 x = (x - x.mean()) / x.std(correction=0)  # n = 6, v = 1
@@ -290,12 +287,12 @@ for eps in (0.0, 0.25):
 # %% [markdown]
 # Two things follow at once.
 #
-# - *From a batch of two nothing is learned below BN.* For $n=2$ there are $n-2 = 0$ directions left: with
+# - *From two values per channel nothing is learned below BN.* For $n=2$ there are $n-2 = 0$ directions left: with
 #   $\varepsilon=0$ the layers in front get no gradient. This is the backward side of "only the order is left".
-# - *Mean and variance are not constants.* Who forgets them computes $g/\sigma$ in place of $Pg/\sigma$. Ioffe and
-#   Szegedy (2015, section 2) describe what then happens to a bias in front of the normalization: each step moves it,
-#   the normalization takes the move out again, the loss stays as it was, and the bias grows without end (*reported*).
-#   Suspect H of section 8 makes this mistake.
+# - *Mean and variance are not constants.* Whoever takes them for constants computes $g/\sigma$ in place of
+#   $Pg/\sigma$. Ioffe and Szegedy (2015, section 2) describe what then happens to a bias in front of the
+#   normalization: each step moves it, the normalization takes the move out again, the loss stays as it was, and the
+#   bias grows without end (*reported*). One of the suspects of section 8 makes this mistake.
 #
 # **What you should now believe, and how sure we are.** The gradient below BN is the gradient above it, without its
 # part along $\mathbf 1$ and (but for $\varepsilon$) along $\hat x$, times $\gamma/\sigma$ (*proved*; *checked* by
@@ -304,8 +301,8 @@ for eps in (0.0, 0.25):
 # ## 4. What follows for the weights
 #
 # Let a weight layer stand in front, so that the channel is $x_i = \langle w, h_i\rangle$ with $h_i$ the layer's input
-# for sample $i$. Everything in this section is for train mode. $F(w)$ is the loss of one fixed mini-batch as a
-# function of $w$, all else held fixed.
+# for sample $i$ (in a convolution the patch under the kernel, with one $i$ for each image and position). Everything in
+# this section is for train mode. $F(w)$ is the loss of one fixed mini-batch as a function of $w$, all else held fixed.
 #
 # **Statement 1 (proved).** A bias in front of BN has no effect, and its gradient is 0.
 #
@@ -352,12 +349,12 @@ for a in (0.1, 10.0):
 # a step turns $w$.
 #
 # **Statement 3 (proved).** Let $\varepsilon=0$. (a) SGD from $w$ with step $\eta$ and SGD from $aw$ with step
-# $a^2\eta$, on the same mini-batches, give the same functions at every step. (b) Under SGD without weight decay
-# $\|w\|^2$ never falls: each step adds $\eta^2\|\nabla F\|^2$.
+# $a^2\eta$, on the same mini-batches, give the same functions at every step (what else is trained keeps its step). (b)
+# Under SGD without weight decay $\|w\|^2$ never falls: each step adds $\eta^2\|\nabla F\|^2$.
 #
 # **Proof.** (a) Say that the second run is at $a w$ when the first is at $w$. It goes to $aw - a^2\eta\,\nabla F(aw) =
-# aw - a\eta\,\nabla F(w) = a\,(w-\eta\nabla F(w))$, which is $a$ times where the first one goes. So it stays so,
-# and $F$ does not see $a$. (b) Pythagoras: $w$ and $\nabla F(w)$ are orthogonal by statement 2. $\square$
+# aw - a\eta\,\nabla F(w) = a\,(w-\eta\nabla F(w))$, which is $a$ times where the first one goes. By induction it
+# stays so, and $F$ does not see $a$. (b) Pythagoras: $w$ and $\nabla F(w)$ are orthogonal by statement 2. $\square$
 #
 # What counts is $\eta/\|w\|^2$, the *effective* step size. With $u = w/\|w\|$ and statement 2, $w-\eta\nabla F(w) =
 # \|w\|\,\big(u - \frac{\eta}{\|w\|^2}\nabla F(u)\big)$: the direction $u$ takes a step of that size. Without weight
@@ -369,7 +366,7 @@ for a in (0.1, 10.0):
 
 # %%
 def descend(w, step, steps=50):
-    """Losses, and the squared gradients times step^2."""
+    """Losses before each step, the last w, and the sum of the squared steps."""
     losses, added = [], 0.0
     for _ in range(steps):
         loss, gradient = loss_and_gradient(w)
@@ -386,9 +383,9 @@ print("||w||² grew by exactly the squared steps:", torch.allclose((end**2).sum(
 
 # %% [markdown]
 # **What you should now believe, and how sure we are.** In front of BN the size of the weights changes nothing but the
-# effective step size (*proved* for $\varepsilon = 0$ and plain SGD; momentum changes (b), Adam changes both). So
-# gradients and curvatures of two networks with BN cannot be compared before $\|w\|$ is taken out. Notebook 04 comes
-# back to that.
+# effective step size (*proved* for $\varepsilon = 0$ and plain SGD; with Adam neither (a) nor (b) holds as it stands,
+# and exercise 3 at the end asks about momentum). So gradients and curvatures of two networks with BN cannot be
+# compared before $\|w\|$ is taken out. Notebook 04 comes back to that.
 #
 # ## 5. Eval mode: the running statistics
 #
@@ -451,7 +448,7 @@ ex.check(update_running)
 # limit $m^2/(1-(1-m)^2) = m/(2-m)$. $\square$
 #
 # So a small $m$ forgets slowly and is quiet. A large $m$ forgets fast and is noisy. Below, one channel with mean 2
-# and standard deviation 2, in batches of 16. The dashed lines are the expectations.
+# and standard deviation 2, in batches of 16. The dashed lines are the expectations, the black one is the mean 2.
 
 # %%
 update = ex.use(update_running)
@@ -472,8 +469,8 @@ display(Markdown(
     f"{noise[0.1]:.2f} with 0.1."))
 
 # %% [markdown]
-# **Exercise 1.4** With `momentum=0.1`: after how many batches, at least, does what the running mean was before make
-# up at most half of it? Put a whole number in place of `None`.
+# **Exercise 1.4** Take the running mean at some moment, with `momentum=0.1`. How many batches does it take until the
+# weight of that old value is at most one half? Put a whole number in place of `None`.
 
 # %%
 ex = exercise("1.4")
@@ -483,10 +480,10 @@ ex.check(batches_to_half)
 # %% [markdown]
 # ### Eval mode is an affine map
 #
-# **Statement (proved).** In eval mode BN is $y = \alpha x + \delta$ per channel with $\alpha =
-# \gamma/\sqrt{\text{running var}+\varepsilon}$ and $\delta = \beta - \alpha\cdot\text{running mean}$. Behind a weight
-# layer it can be folded into it: $\alpha\,(\langle w,h\rangle + b) + \delta = \langle\alpha w,h\rangle + (\alpha
-# b+\delta)$.
+# **Statement (proved).** In eval mode BN is $y = \alpha x + c$ per channel with $\alpha =
+# \gamma/\sqrt{\text{running var}+\varepsilon}$ and $c = \beta - \alpha\cdot\text{running mean}$. Behind a weight
+# layer it can be folded into it: $\alpha\,(\langle w,h\rangle + b) + c = \langle\alpha w,h\rangle + (\alpha
+# b+c)$.
 #
 # **Proof.** The statistics are constants now. Multiply out. $\square$
 
@@ -505,7 +502,7 @@ print("the same output:", torch.allclose(folded(images), bn(conv(images))))
 
 # %% [markdown]
 # Here BN stands *behind* the convolution, and folding is easy. Standing *before* a zero-padded convolution it is not:
-# the shift $\delta$ is missing at the padded border, so it is not a bias. That is a bug for the gallery of section 8,
+# the shift $c$ is missing at the padded border, so it is not a bias. That is a bug for the gallery of section 8,
 # but one of folding and not of the layer. Notebook 06, section 6, has the picture and the exact map.
 #
 # **What you should now believe, and how sure we are.** The running statistics are an average that forgets with
@@ -529,27 +526,24 @@ print("the same output:", torch.allclose(folded(images), bn(conv(images))))
 # At $\mu = 10^4$ and $v = 1$ the first relative error is $6\cdot10^{-8}\cdot10^8 = 6$. Not one digit is right, and
 # the "variance" may be negative. In the second way $d$ is of the size $u\mu = 6\cdot10^{-4}$, and $d^2$ is nothing.
 #
-# Two more algorithms are worth knowing. *Welford's* (1962) reads each value once and keeps the mean and $M_2$, the
-# sum of squares around the mean, up to date:
-
-# %%
-print(inspect.getsource(variance.welford))
-
-# %% [markdown]
-# *Chan's* (Chan, Golub and LeVeque 1983) joins two parts of which only count, mean and $M_2$ are known. That is what
-# several GPUs have to do that share a batch.
+# Two more algorithms are worth knowing. Both keep $M_2$, the sum of squares around the mean. *Chan's* (Chan, Golub and
+# LeVeque 1983) joins two parts, $a$ and $b$, of which only count, mean and $M_2$ are known. That is what several GPUs
+# have to do that share a batch.
 #
 # **Statement (proved).** Let $n = n_a+n_b$ and $d = \mu_b-\mu_a$. Then
 # $$ \mu = \mu_a + \frac{n_b}{n}d,\qquad M_2 = M_{2,a}+M_{2,b}+\frac{n_a n_b}{n}d^2. $$
 #
 # **Proof.** The joint mean is $(n_a\mu_a+n_b\mu_b)/n$; insert $\mu_b = \mu_a+d$. Around it, part $a$ has the sum of
-# squares $M_{2,a}+n_a(\mu_a-\mu)^2 = M_{2,a} + n_a\frac{n_b^2}{n^2}d^2$ (as above, with $\mu - \mu_a$ in the part of
+# squares $M_{2,a}+n_a(\mu_a-\mu)^2 = M_{2,a} + n_a\frac{n_b^2}{n^2}d^2$ (as above, with $\mu - \mu_a$ in the role of
 # $d$), and part $b$ has $M_{2,b}+n_b\frac{n_a^2}{n^2}d^2$. The last terms add up to $\frac{n_an_b(n_b+n_a)}{n^2}d^2$.
 # $\square$
 #
-# An average of the parts' *variances* would leave out the last term: how far apart the parts are.
+# An average of the parts' *variances* would leave out the last term: how far apart the parts are. *Welford's*
+# algorithm (1962) is older and reads each value once. It is Chan's with $n_b = 1$: a new value moves the mean by $d/n$
+# and adds $\frac{n-1}n d^2$ to $M_2$.
 #
-# **Exercise 1.5** Write the merge.
+# **Exercise 1.5** Write the merge. One of the two sets may be empty (then its mean and $M_2$ are 0), and means of
+# $10^8$ will come.
 
 # %%
 ex = exercise("1.5")
@@ -583,11 +577,12 @@ display(Markdown(
     f"variance 1, {negative:.0f} % come out negative, and the lowest is {float(v.min()):g}."))
 
 # %% [markdown]
-# At a mean of $10^6$ the values themselves are rounded to multiples of 1/16. No method can bring back what is not
+# Above the line at 1 no digit is right. The dots on it are channels whose one-pass variance came out as 0. At a mean
+# of $10^6$ the values themselves are rounded to multiples of 1/16. No method can bring back what is not
 # there; the picture shows only what a method loses in addition.
 #
 # A mean of $10^4$ standard deviations is an extreme. At a mean of 100 the one-pass variance keeps about three digits
-# in float32. In bfloat16 ($u = 2^{-9}$) or float16 ($u = 2^{-11}$) it would keep none, by the statement. That is why
+# in float32. In bfloat16 ($u = 2^{-8}$) or float16 ($u = 2^{-11}$) it would keep none, by the statement. That is why
 # the library computes the statistics of such inputs in float32, and in two passes.
 #
 # **What you should now believe, and how sure we are.** Subtract first, then square (*proved* to first order,
@@ -653,8 +648,8 @@ display(Markdown(
 #
 # ### Train with it
 #
-# `norms.register` gives the layer a name. With `norm="mine"` it then stands in every placement and every model of
-# this course. Below, a small network on the bundled digits, three seeds, once with torch's layer and once with yours.
+# `norms.register` gives the layer a name. With `norm="mine"` it then stands in every model of this course. Below, a
+# small network on the bundled digits, three seeds, once with torch's layer and once with yours.
 
 # %% tags=["nbval-ignore-output"]
 norms.register("mine", Layer)
@@ -674,21 +669,22 @@ display(Markdown(
 
 # %% [markdown]
 # The two layers compute the same up to rounding, and in the first steps so do the losses. Then the small differences
-# grow from step to step. Two runs of one seed end at different points. So read the ranges, not the digits,
+# grow. Two runs of one seed end at different points. So read the ranges, not the digits,
 # and do not expect the ranges of three seeds to agree either.
 #
 # Look at the accuracy after the first two epochs. It is far below what the training loss would let you expect. Why?
 #
 # ### Stale statistics
 #
-# Evaluate the same network twice after every step of its first epoch: in eval mode, and once with the statistics of
-# the test images themselves (train mode, on a copy, one batch of all test images). What is the difference, and when
-# is it gone? Predict first: the running statistics start at mean 0 and variance 1, and forget with $0.9^k$.
+# Train the same networks once more, with your layer. After every second step evaluate the network twice: in eval mode,
+# and with the statistics of the test images themselves (train mode, on a copy, one batch of all test images). What is
+# the difference, and when is it gone? Predict first: the running statistics start at mean 0 and variance 1, and forget
+# with $0.9^k$.
 
 # %% tags=["nbval-ignore-output"]
-def accuracies(seed, epochs=2):
-    """(step, %) in eval mode and with the batch's own statistics, along the first epochs of one run."""
-    trainer = Trainer(replace(config, seed=seed, epochs=epochs, log_every=2, norm_options={"norm": "mine"}))
+def accuracies(seed):
+    """(step, %) in eval mode and with the batch's own statistics, along one run."""
+    trainer = Trainer(replace(config, seed=seed, log_every=2, norm_options={"norm": "mine"}))
     test, curves = trainer.held_out["test"], ([], [])
     images = data.normalize(test.images, test)
     for progress in trainer.run():
@@ -710,13 +706,13 @@ display(Markdown(
 # %% [markdown]
 # The network had learned; the running statistics had not yet seen it. That is what the learning curve above showed.
 # They can lag behind in two ways. At first they remember their starting values. Later they remember what the
-# activations were some batches ago, under older weights. A low eval accuracy after few steps, or right after a change
-# of the learning rate, may be nothing else. Refreshing the statistics (some batches in train mode under `no_grad`, no
-# step) then mends it, up to what the upper curve shows.
+# activations were some batches ago, under older weights. The picture does not tell the two apart. A low eval accuracy
+# after few steps, or right after a change of the learning rate, may be nothing else. Refreshing the statistics (some
+# batches in train mode under `no_grad`, no step) then mends it, up to what the upper curve shows.
 #
 # **What you should now believe, and how sure we are.** Train mode and eval mode are two functions of the same
 # weights. Early in training their difference can be tens of points of accuracy (*measured*: digits, a small
-# convolutional net, one learning rate, the seeds above).
+# convolutional net, one schedule of the learning rate, the seeds above).
 #
 # ## 8. The bug gallery
 #
@@ -741,7 +737,8 @@ ex.check(diagnosis)
 
 # %% [markdown]
 # Now run the table against all of them. One bug can fail many rows, because most rows compare everything that a layer
-# computes. How many rows fail says how loud a bug is, not where it is.
+# computes. How many rows fail says how loud a bug is, not where it is. Where do the bugs come from? Open the list below
+# the table when you have made your guesses.
 
 # %%
 rows = [("suspect", "your row", "fails it?", f"rows failed, of {len(conformance.CASES)}", "which, if few")]
@@ -751,13 +748,8 @@ for name, bug in gallery.SUSPECTS.items():
     mine = (diagnosis or {}).get(name, "none yet")
     rows.append((name, mine, "yes" if mine in failing[name] else "no", len(failing[name]),
                  ", ".join(failing[name]) if len(failing[name]) < 3 else ""))
-Table(rows)
+display(Table(rows))
 
-# %% [markdown]
-# Three suspects fail one or two rows only. Without these rows they would pass for correct. Where do the bugs come
-# from? Open the list when you have made your guesses.
-
-# %%
 stories = Table([("suspect", "the rule it breaks", "what it does, and where it was found"),
                  *((name, bug.rows[0], " ".join(bug.layer.__doc__.split())) for name, bug in gallery.SUSPECTS.items())])
 fixes = "\n\n".join(dict.fromkeys(gallery.right(bug.layer) for bug in gallery.SUSPECTS.values()))
@@ -765,6 +757,8 @@ display(Markdown(f"<details><summary>The ten bugs, and the right methods</summar
                  f"```python\n{fixes}\n```\n\n</details>"))
 
 # %% [markdown]
+# Three suspects fail one or two rows only. Without these rows they would pass for correct.
+#
 # **Fix one.** A fix is the method, written anew. As it stands, the class below changes nothing. Choose a suspect,
 # give it a method, and run the cell until no row fails.
 
@@ -811,13 +805,13 @@ display(Markdown("\n".join(said)))
 # %% [markdown]
 # - That bugs B, D, F, I and J leave the training loss untouched is no accident (*proved*): they change the running
 #   statistics or eval mode alone, and a training step with gradients on does not read these.
-# - Bug C *raises* the accuracy of the MLP. One mean and one variance for all channels are estimated from many more
-#   values than the 8 that a channel has. It is another method, and here a better one. It is not BN. A good accuracy
-#   does not say that a layer computes what its name says.
+# - Bug C *raises* the accuracy of the MLP. A likely reason, not tested here: one mean and one variance for all
+#   channels are estimated from many more values than the 8 that a channel has. It is another method, and here a better
+#   one. It is not BN. A good accuracy does not say that a layer computes what its name says.
 # - Which bugs show depends on the setting. With batches of 128 the reversed momentum (F) is not to be seen. With
 #   batches of 8 it costs more than any other.
-# - Constant statistics (H) cost little in one setting and nearly everything in the other. Two settings are too
-#   few to say when.
+# - Constant statistics (H) cost little in one setting and more than half of the accuracy in the other. Two settings
+#   are too few to say when.
 #
 # **What you should now believe, and how sure we are.** A wrong BN can train like a right one (*measured*: two small
 # nets, three seeds each). So compare with a reference, value by value, in float64, in both modes, with few values,
@@ -826,8 +820,8 @@ display(Markdown("\n".join(said)))
 # ## Summary
 #
 # - BN standardizes each channel by the mean and the biased variance of the batch, then scales and shifts.
-# - Its backward pass takes out the parts of the gradient along $\mathbf 1$ and along $\hat x$, and divides by
-#   $\sigma$.
+# - Its backward pass takes out the parts of the gradient along $\mathbf 1$ and (but for $\varepsilon$) along $\hat x$,
+#   and multiplies what is left by $\gamma/\sigma$.
 # - In front of it a bias is useless, and the size of the weights sets the effective step size, nothing else.
 # - Eval mode uses running statistics: unbiased variance, `momentum` as the weight of the update, a memory of
 #   $(1-m)^k$.
@@ -852,7 +846,7 @@ display(Markdown("\n".join(said)))
 #
 # 1. Add `affine=False`, `track_running_stats=False` and `momentum=None` to your layer of section 7. Which rows of the
 #    table pass then?
-# 2. Section 3 says that the gradient of a batch of two is 0 for $\varepsilon=0$. What is it for $\varepsilon>0$? Use
+# 2. Section 3 says that for $n=2$ and $\varepsilon=0$ the gradient below BN is 0. What is it for $\varepsilon>0$? Use
 #    the eigenvalue $\varepsilon/(v+\varepsilon)$. When is it largest?
 # 3. Repeat the last check of section 4 with momentum SGD. Does statement 3(a) still hold? Does 3(b)? Prove what you
 #    find.
