@@ -11,8 +11,8 @@ from cbn_lab.effects_evidence import geometric_mean
 from cbn_lab.widgets import display
 
 CORE = {"VBox", "HBox", "HTML", "Image", "Dropdown", "Checkbox", "ToggleButtons"}  # the same in ipywidgets 7.7 and 8
-GRID = [made(f, p, s, values=(1.0 + s, 2.0 + s, 3.0 + s), factors={1.0: 0.5})
-        for f in ("tanh", "relu") for p in ("before", "complete") for s in (0, 1, 2)]
+GRID = [made(f, p, s, values=(k * (1.0 + s), k * (2.0 + s), k * (3.0 + s)), factors={1.0: 0.5})
+        for f, k in (("tanh", 1), ("relu", 3)) for p in ("before", "complete") for s in (0, 1, 2)]
 
 
 def groups(activation="tanh"):
@@ -119,10 +119,13 @@ def test_the_dashboard_shows_what_its_controls_say():
     assert menu.options == ("tanh", "relu") and [t.description for t in ticks] == ["before", "complete"]
     assert all(w.description for w in (menu, matched, scale, *ticks))
     assert dashboard.figure().alt == figures.effect_curves(groups(), matched="loss", scale="scale_free").alt
-    menu.value, matched.value, scale.value, ticks[0].value = "relu", "step", "raw", False
+    for control, new in ((menu, "relu"), (matched, "step"), (scale, "raw"), (ticks[0], False)):
+        before = bytes(image.value)
+        control.value = new
+        assert bytes(image.value) != before, f"{control.description} changes nothing"
     wanted = figures.effect_curves({"complete": groups("relu")["complete"]}, matched="step", scale="raw")
     assert bytes(image.value) == wanted.png() and dashboard.error is None
-    assert "E‖g‖²: complete 2.88 after step 0" in dashboard.view.children[-1].value
+    assert "E‖g‖²: complete 8.65 after step 0" in dashboard.view.children[-1].value
     assert {type(w).__name__ for w in _widgets(dashboard.view)} <= CORE
     bundle = dashboard._repr_mimebundle_()
     assert bundle[display.VIEW]["model_id"] == dashboard.view.model_id and wanted.alt == bundle["text/plain"]
