@@ -585,8 +585,8 @@ display(Markdown(
 # **Intuition.** If the loss is well behaved on longer steps, longer steps can be taken. Bjorck et al. (2018) hold that
 # this is the main benefit of BN: with the learning rate that a plain net tolerates, BN helps little (*reported*).
 #
-# **Measurement.** Loss after 40 steps, against the learning rate. A run that diverges counts as the loss of guessing,
-# $\ln 10$.
+# **Measurement.** Loss after 40 steps, against the learning rate. A run that diverges, or ends above the loss of
+# guessing, $\ln 10$, counts as $\ln 10$.
 
 # %% tags=["nbval-ignore-output"]
 RATES, CHANCE = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), math.log(10)
