@@ -114,6 +114,8 @@ def _sentence(evaluation, rows, failure) -> str:
 def three_effects(L: float, sigma2: float, distance: float, steps: int, found: dict) -> Figure:
     """What `theory.meter.effects` found: the mean squared gradient and its two bounds against the step size."""
     fig, (axis,) = axes(size=(8.5, 4.2))
+    fig.set_layout_engine("none")
+    axis.set_position((0.1, 0.14, 0.88, 0.77))
     alpha, valid = found["alpha"], found["valid"]
     drawn = (("measured (exact expectation)", found["measured"], np.isfinite(found["measured"])),
              ("bound in G²", found["bound_G2"], np.isfinite(found["bound_G2"])),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cbn_lab.theory import oracles, problems
-from cbn_lab.theory.sgd import run
+from cbn_lab.theory.sgd import closed_form, run
 from cbn_lab.theory.state import State
 
 SPECTRUM = (1.0, 0.3, 0.1)  # L = 1
@@ -52,10 +52,10 @@ def effects(L: float, sigma2: float, distance: float, alphas: Sequence[float], s
     E|g_0|^2; `valid`: alpha <= 1/L.
     """
     problem = problems.quadratic([L, L / 10], sigma=math.sqrt(sigma2), start=[distance, distance])
-    states = [run(problem, alpha, steps, paths=30) for alpha in alphas]
     alphas = np.asarray(alphas, dtype=float)
-    gap, G2 = states[0].gap, np.array([state.measured_G2 for state in states])
-    return {"alpha": alphas, "measured": np.array([float(state.totals.squared.mean()) for state in states]),
+    totals = [closed_form(problem, np.full(steps, alpha)) for alpha in alphas]
+    gap, G2 = float(totals[0].value[0, 0]), np.array([total.second.max() for total in totals])
+    return {"alpha": alphas, "measured": np.array([total.squared.mean() for total in totals]),
             "bound_G2": gap / (steps * alphas) + alphas * L * G2 / 2,
             "bound_sigma2": 2 * gap / (steps * alphas) + alphas * L * sigma2,
-            "G2": G2, "start": float(states[0].totals.second[0, 0]), "valid": alphas <= 1 / L}
+            "G2": G2, "start": float(totals[0].second[0, 0]), "valid": alphas <= 1 / L}

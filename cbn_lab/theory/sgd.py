@@ -44,7 +44,7 @@ def run(problem: Problem, step: float | Sequence[float], steps: int | None = Non
     with np.errstate(all="ignore"):  # a run may leave the finite numbers; it is cut there, and says so
         found = _enumerate(problem, alphas)
         visits, totals, draws = found or _sample(problem, alphas, paths, rng)
-        closed = None if found else _closed_form(problem, alphas[:len(visits)])
+        closed = None if found else closed_form(problem, alphas[:len(visits)])
         kept = _finite(visits, closed or totals)
     if found:
         kind = f"enumerated, {visits[-1].step_value.size} paths"
@@ -149,8 +149,11 @@ def _enumerate(problem: Problem, alphas):
     return visits, Totals(np.append(columns[0], [[weight @ value]], axis=0), *columns[1:]), []
 
 
-def _closed_form(problem: Problem, alphas) -> Totals | None:
-    """Mean and covariance of w_k - c for a quadratic and g = s gradient + t + noise of covariance S, by recursion."""
+def closed_form(problem: Problem, alphas) -> Totals | None:
+    """Mean and covariance of w_k - c for a quadratic and g = s gradient + t + noise of covariance S, by recursion.
+
+    None for a problem that is not a quadratic, or whose oracle has no such form or an infinite variance.
+    """
     if problem.quadratic is None or not _knows(problem.oracle, "affine"):
         return None
     A, c, f0 = problem.quadratic
