@@ -17,7 +17,7 @@ _WHY = {"A": "the divisor is `var.sqrt() + self.eps`", "B": "what is stored is t
         "G": "mean of squares minus square of mean: think of float32",
         "H": "mean and variance are computed under no_grad, so what is missing is not a value",
         "I": "the numbers are right: what does `setattr` do to those who hold the old tensor?",
-        "J": "compare it with the `move` of suspect F: one call is missing"}
+        "J": "compare it with `move` in F: one call is missing"}
 
 
 def check_diagnosis(student) -> None:
