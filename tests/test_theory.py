@@ -296,6 +296,27 @@ def test_an_oracle_may_be_a_list_of_outcomes_of_the_readers_own():
     assert short.totals.value[1, 0] == pytest.approx(0.25 * 0.5**2 / 2 + 0.25 * 1.5**2 / 2 + 0.5 * 1.0**2 / 2)
 
 
+@pytest.mark.parametrize("make", [
+    lambda gradient: oracles.Additive(gradient, 0.3), lambda gradient: oracles.CoinFlips(gradient, 0.3),
+    lambda gradient: oracles.MiniBatch(oracles.Additive(gradient, 0.3), 4), lambda gradient: oracles.Exact(gradient),
+    lambda gradient: oracles.Biased(oracles.CoinFlips(gradient, 0.3), 0.5, [0.1, 0.0]),
+    lambda gradient: oracles.FiniteSum(lambda w: gradient(w)[..., None, :] + np.eye(2)[:, ::-1] - 0.5, 2, 1)])
+@pytest.mark.parametrize("steps", [3, 12])
+def test_the_oracles_take_a_gradient_of_one_point_as_well_as_one_of_many(make, steps):
+    A = np.array([[1.0, 0.2], [0.2, 0.5]])
+    one = theory.Problem(lambda w: w @ A @ w / 2, lambda w: A @ w, make(lambda w: A @ w), [1.0, -2.0], L=1.1,
+                         sigma2=1.0)
+    many = one.claim(value=lambda w: np.einsum("...i,ij,...j->...", w, A, w) / 2, gradient=lambda w: w @ A,
+                     oracle=make(lambda w: w @ A), vectorized=True)
+    slow, fast = theory.run(one, 0.3, steps, paths=30), theory.run(many, 0.3, steps, paths=30)
+    assert slow.expectations == fast.expectations
+    exact = slow.visits[0], fast.visits[0]
+    for name in ("value", "squared", "inner", "second", "variance"):
+        assert np.allclose(*(getattr(visit, name) for visit in exact)), name
+    if slow.exact:
+        assert np.allclose(slow.totals.value, fast.totals.value)
+
+
 def test_a_run_that_diverges_is_cut_where_the_numbers_end():
     state = theory.run(problems.quadratic([1.0], start=[1.0]), 1e80, 9)
     assert 0 < len(state.alphas) < 9 and "left the finite numbers" in state.stopped

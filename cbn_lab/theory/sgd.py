@@ -60,7 +60,7 @@ def run(problem: Problem, step: float | Sequence[float], steps: int | None = Non
 
 def _drawn(problem: Problem, w: np.ndarray, rng) -> np.ndarray:
     """One stochastic gradient at each point [P, d]. ValueError if it has another shape than the point."""
-    if getattr(problem.oracle, "vectorized", False):
+    if _vectorized(problem, problem.oracle):
         return oracles.draw(problem.oracle, w, rng)
     gradients = [np.asarray(oracles.draw(problem.oracle, x, rng), dtype=float) for x in w]
     wrong = next((g.shape for g in gradients if g.size != problem.d), None)
@@ -69,9 +69,14 @@ def _drawn(problem: Problem, w: np.ndarray, rng) -> np.ndarray:
     return np.array(gradients).reshape(w.shape)
 
 
-def _pairs(oracle, function, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two results of function(point) at the points [P, d], point by point where the oracle is not vectorized."""
-    if getattr(oracle, "vectorized", False):
+def _vectorized(problem: Problem, oracle) -> bool:
+    """The oracles of the course are, but the gradient that a reader hands to one of them need not be."""
+    return problem.vectorized and getattr(oracle, "vectorized", False)
+
+
+def _pairs(problem: Problem, oracle, function, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two results of function(point) at the points [P, d], point by point where something is not vectorized."""
+    if _vectorized(problem, oracle):
         return function(w)
     return tuple(np.array(parts, dtype=float) for parts in zip(*map(function, w), strict=True))
 
@@ -85,11 +90,11 @@ def _conditional(problem: Problem, w: np.ndarray, gradient: np.ndarray) -> dict:
     oracle = problem.oracle
     if not oracles.knows_moments(oracle):
         return dict.fromkeys(("inner", "bias", "mean_squared", "second", "variance", "one_variance"))
-    mean, variance = _pairs(oracle, partial(oracles.moments, oracle), w)
+    mean, variance = _pairs(problem, oracle, partial(oracles.moments, oracle), w)
     variance = np.broadcast_to(variance, len(w)).astype(float)
     one = getattr(oracle, "single", None)
     if one is not None and oracles.knows_moments(one):
-        one = np.broadcast_to(_pairs(one, partial(oracles.moments, one), w)[1], len(w)).astype(float)
+        one = np.broadcast_to(_pairs(problem, one, partial(oracles.moments, one), w)[1], len(w)).astype(float)
     else:
         one = None
     return {"inner": (gradient * mean).sum(axis=1), "bias": np.linalg.norm(mean - gradient, axis=1),
@@ -130,11 +135,11 @@ def _enumerate(problem: Problem, alphas):
         return None
     w, weight, visits, means = problem.start[None], np.ones(1), [], []
     oracle = problem.oracle
-    if _pairs(oracle, oracle.outcomes, w)[0].shape[1] ** len(alphas) > NODES:
+    if _pairs(problem, oracle, oracle.outcomes, w)[0].shape[1] ** len(alphas) > NODES:
         return None
     value = problem.values(w)
     for alpha in alphas:
-        gradient, (g, p) = problem.gradients(w), _pairs(oracle, oracle.outcomes, w)
+        gradient, (g, p) = problem.gradients(w), _pairs(problem, oracle, oracle.outcomes, w)
         p = np.broadcast_to(p, g.shape[:2])
         known = _conditional(problem, w, gradient)
         following = (w[:, None] - alpha * g).reshape(-1, problem.d)
