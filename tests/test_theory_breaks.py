@@ -169,6 +169,13 @@ def test_a_kink(start):
     assert (failure.line.name, failure.assumption.name) == ("descent lemma", "L-smooth")
 
 
+def test_an_infinite_L_makes_the_descent_lemma_empty_and_allows_no_step():
+    evaluation, failure = _check(problems.kink(claimed_L=math.inf), 0.2)
+    assert (failure.line.name, failure.assumption.name) == ("absorbing the step", "step at most 1/L")
+    rows = {row.line.name: row for row in evaluation.rows()}
+    assert rows["descent lemma"].status == "holds" and "an infinite right side" in rows["descent lemma"].note
+
+
 def test_a_gradient_that_is_not_that_of_the_value():
     problem = _quadratic()
     def gradient(w):

@@ -113,8 +113,8 @@ class Inequality:
         if sides.refuted is not None:
             return not sides.refuted
         slack = self.slack_of(sides)
-        if slack == math.inf or slack >= 0:
-            return True
+        if slack >= 0 or not slack > -math.inf:  # not a number: it does not hold
+            return slack >= 0
         return slack + self.tolerance(sides, rounding) >= 0
 
 
