@@ -75,7 +75,7 @@ def _write(axis, i, row, *, first):
     axis.text(-0.03, i, f"{row.line.name} {SIGNS[row.status]}", ha="right", weight="bold" if first else "normal",
               **style)
     sign = "=" if row.line.relation == "=" else "≤"
-    numbers = row.note if silent else f"{row.left:.4g} {sign} {row.right:.4g},  slack {row.slack:z.2g}"
+    numbers = row.note if silent else f"{row.left:.3g} {sign} {row.right:.3g} ({row.slack:z.2g})"
     axis.text(1.015, i, numbers + (f"  at step {row.step}" if fails else ""), weight="bold" if first else "normal",
               **style)
     if fails:
@@ -90,6 +90,8 @@ def _finish(axis, rows, steps, failure):
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlim(1, max(steps, 1.5))
     axis.set_xlabel("step k (every row has a height scale of its own)")
+    axis.text(1.015, len(rows) + 0.95, "left ≤ right (slack)", transform=axis.get_yaxis_transform(), va="center",
+              fontsize=10.5)
     title = "✓ every line holds" if failure is None else f"✗ first line that fails: {failure.line.name}"
     if failure is not None and failure.assumption is not None:
         title += f"; behind it: {failure.assumption.name}"

@@ -502,8 +502,9 @@ check("moment limits", "Bottou-Curtis-Nocedal 4.8", "Ghadimi-Lan 2.1(a)")
 # ## 6. The slack meter, and where the proof stops
 #
 # The whole chain on one run, a quadratic with $L=1$. Each row is a line of the proof. Solid is its left side, dashed
-# its right side, shaded the slack; the numbers belong to the last step. ✓ means that the line holds, ≈ that it holds
-# here although an assumption it needs is broken, ✗ that it fails, – that it says nothing about this run.
+# its right side, shaded the slack; the numbers belong to the last step, in brackets the slack. ✓ means that the line
+# holds, ≈ that it holds here although an assumption it needs is broken, ✗ that it fails, – that it says nothing about
+# this run.
 
 # %%
 display(slack.slack_meter(batch=2))
