@@ -125,6 +125,7 @@ def test_with_batch_norm_above_the_lines_hold_with_the_joint_curvature():
     assert chain().check(state) is None
     failure = chain(factored=True).check(state)
     assert failure.line.name == "Kronecker product" and "samples interact" in failure.how
+    assert failure.assumption.name == "input and curvature are uncorrelated"
 
 
 def test_joint_curvature_of_samples_that_do_not_interact_is_the_per_sample_one():
