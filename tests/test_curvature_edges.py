@@ -41,7 +41,7 @@ def measure(probe, spectrum, **options):
     return probe(Point(len(spectrum)), quadratic(spectrum)[0], EMPTY, statistics="batch", **options)
 
 
-@given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.integers(0, 3))
+@given(st.lists(st.integers(-1000, 1000).map(lambda i: i / 10), min_size=1, max_size=60), st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_any_spectrum(spectrum, copies):
     """Every size, dense and Lanczos; indefinite, definite and degenerate ones."""
@@ -65,17 +65,19 @@ def test_awkward_spectra(spectrum):
     width = max(map(abs, spectrum))
     assert measure(curvature.lambda_max, spectrum).value == pytest.approx(max(spectrum), rel=1e-9, abs=2e-6 * width)
     assert measure(curvature.lambda_min, spectrum).value == pytest.approx(min(spectrum), rel=1e-9, abs=2e-6 * width)
-    exact = measure(curvature.trace, spectrum, products=max(len(spectrum), 9))
+    exact = measure(curvature.trace, spectrum, products=max(len(spectrum), 2))
     assert exact.value == pytest.approx(sum(spectrum), rel=1e-9, abs=1e-12 * width * len(spectrum))
 
 
-def test_trace_of_few_large_eigenvalues_is_nearly_exact():
-    """What Hutch++ is for: the directions of large curvature do not enter the random part."""
-    spectrum = [1e4, 1e3, 5e2] + 297 * [0.01]
-    found = measure(curvature.trace, spectrum)
-    assert found.products == 30
-    assert found.value == pytest.approx(sum(spectrum), rel=1e-4)
-    assert found.estimate.standard_error < 1.0
+def test_an_end_at_zero_in_a_wide_spectrum_is_cheap():
+    """The stop is relative to the width; relative to the eigenvalue it would come late."""
+    found = measure(curvature.lambda_min, [*range(1, 11), *np.geomspace(1e-12, 1e-6, 400)])
+    assert found.value == pytest.approx(0, abs=1e-5) and found.products < 60
+
+
+def test_a_trace_takes_the_products_that_it_was_given():
+    found = measure(curvature.trace, list(np.linspace(1, 2, 100)), products=7)
+    assert found.products == 7 and found.estimate.low < 150 < found.estimate.high
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])
@@ -256,7 +258,7 @@ def test_errors(probe):
 
 def test_errors_of_options(monkeypatch):
     net, batch = net_and_batch()
-    for options, message in (({"matrix": "fisher"}, "'hessian', 'gauss_newton'"), ({"products": 5}, "at least 9"),
+    for options, message in (({"matrix": "fisher"}, "'hessian', 'gauss_newton'"), ({"products": 1}, "at least 2"),
                              ({"confidence": 95}, "between 0 and 1")):
         with pytest.raises(ValueError, match=message):
             curvature.trace(net, F.cross_entropy, batch, statistics="batch", **options)

@@ -146,22 +146,26 @@ def gauss_newton_max(model: nn.Module, loss_fn: Callable, batch, *, statistics: 
 def trace(model: nn.Module, loss_fn: Callable, batch, *, statistics: str, matrix: str = "hessian",
           parameters: Iterable[str] | None = None, products: int = 30, confidence: float = 0.95,
           seed: int = 0) -> Trace:
-    """The trace of the "hessian" or "gauss_newton" matrix, by Hutch++ (Meyer et al. 2021, Algorithm 1).
+    """The trace of the "hessian" or "gauss_newton" matrix: the mean of z'Az over random signs z (Hutchinson 1990).
 
-    A third of the products finds the directions Q of large curvature, a third their exact share of the trace, a third
-    estimates what is left with random signs: tr A = tr Q'AQ + E[z'PAPz], P = 1 - QQ'. The interval is Student's, over
-    the random vectors of the last third. Up to `products` parameters the trace is exact.
+    The interval is Student's over the `products` draws. It covers 91 % instead of 95 % where a single eigenvalue makes
+    the trace. Up to `products` parameters the trace is exact. (Hutch++, Meyer et al. 2021, deflates large eigenvalues
+    with two thirds of the products. At 30 on small ConvNets its interval was shorter only for a trained net without
+    norms, by 1.8; in five other cases it was longer, by 1.3 to 1.6: most of the variance lies in the many small ones.)
+
+    Raises ValueError for an unknown `matrix`, fewer than 2 products, a confidence outside (0, 1), and what `lambda_max`
+    refuses.
     """
     if matrix not in _KINDS:
         raise ValueError(f"matrix must be one of {', '.join(map(repr, _KINDS))}, got {matrix!r}")
-    if products < 9:
-        raise ValueError(f"products must be at least 9, three for each part of the estimate, got {products}")
+    if products < 2:
+        raise ValueError(f"products must be at least 2, since the interval is taken from their spread, got {products}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}; 0.95 is usual")
     with frozen(model, statistics=statistics) as probe:
         chosen, left_out = _matrices.selected(model, parameters)
         a = _KINDS[matrix](probe, loss_fn, batch, chosen)
-        raw, free = _hutch(a, products, confidence, np.random.default_rng(seed))
+        raw, free = _hutchinson(a, products, confidence, np.random.default_rng(seed))
         return Trace(f"trace of the {a.name}", raw, free, confidence, a.products, a.gradient_evaluations,
                      _scope(a, left_out, batch, statistics))
 
@@ -264,27 +268,18 @@ def _width(multiply: Callable, vector: np.ndarray) -> float:
     return width
 
 
-def _hutch(a: Matrix, products: int, confidence: float, rng) -> tuple[Estimate, Estimate]:
-    """tr A and tr D A D = tr D^2 A from at most that many products; exactly from n, if these are no more."""
+def _hutchinson(a: Matrix, products: int, confidence: float, rng) -> tuple[Estimate, Estimate]:
+    """tr A and tr D A D = tr D^2 A, by that many products; exactly from n, if these are no more."""
     weights = np.stack([np.ones(a.size), a.norms() ** 2])  # [2, n]
     if a.size <= products:
         exact = weights @ a.dense().diagonal()
         return tuple(Estimate(float(value), 0.0, float(value), float(value)) for value in exact)
-
-    count = products // 3
-
-    def signs():
-        return rng.choice([-1.0, 1.0], a.size)
-
-    found, _ = np.linalg.qr(np.stack([a @ signs() for _ in range(count)], axis=1))  # [n, count]
-    sure = sum(weights @ (q * (a @ q)) for q in found.T)  # [2]
-    rest = []
-    for _ in range(count):
-        z = signs()
-        z -= found @ (found.T @ z)
-        rest.append(weights @ (z * (a @ z)))
-    values, errors = sure + np.mean(rest, axis=0), np.std(rest, axis=0, ddof=1) / count**0.5
-    half = student.ppf((1 + confidence) / 2, count - 1) * errors
+    draws = []
+    for _ in range(products):
+        z = rng.choice([-1.0, 1.0], a.size)
+        draws.append(weights @ (z * (a @ z)))
+    values, errors = np.mean(draws, axis=0), np.std(draws, axis=0, ddof=1) / products**0.5
+    half = student.ppf((1 + confidence) / 2, products - 1) * errors
     return tuple(Estimate(*map(float, row)) for row in zip(values, errors, values - half, values + half, strict=True))
 
 
