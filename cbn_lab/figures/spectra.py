@@ -25,10 +25,10 @@ def operating_point(name: str, *, beta: float = 0.0, gamma: float = 1.0, width: 
     same h with each channel standardized. Drawn without matplotlib's layout engine, which would double the time.
     """
     m = activations.moments(name, beta, gamma)
-    spectra = {"vanilla": layer.activation_spectrum(name, width, beta, gamma, correlation)}
+    added = float(layer.covariance(name, correlation, beta, gamma)[0]) if correlation else 0.0
+    spectra = {"vanilla": layer.spectrum(m.mean, m.variance, width, added)}
     if m.variance > 0:
-        added = float(layer.covariance(name, correlation, beta, gamma)[0]) / m.variance
-        spectra["behind"] = layer.spectrum(0.0, 1.0, width, min(added, 1.0))
+        spectra["behind"] = layer.spectrum(0.0, 1.0, width, min(added / m.variance, 1.0))
     fig = matplotlib.figure.Figure(figsize=(9.2, 3.7), dpi=DPI, facecolor="white")
     _curve(fig.add_axes((0.065, 0.15, 0.36, 0.74)), name, beta, gamma, m)
     _eigenvalue_rows(fig.add_axes((0.56, 0.15, 0.42, 0.62)), spectra)
