@@ -105,7 +105,7 @@ Table([("ReLU, vanilla BN, before training", "raw", "scale-free"),
 # products; a product costs about three gradients. What *scale-free* means is the subject of section 3.
 #
 # **On CIFAR-10** the same takes longer. Set `CIFAR` to `True` if you have the data. It is the default network at full
-# size, and takes under a minute on two idle cores.
+# size. The cell prints how long it took; `cbn-lab bench --only probes` measures it properly.
 
 # %% tags=["nbval-ignore-output"]
 CIFAR = False
