@@ -1,5 +1,7 @@
 """Exercises 2.1 and 2.3: two probes, internal covariate shift and effective smoothness, over any gradient function."""
 
+import itertools
+
 import torch
 
 from cbn_lab.exercises.core import Mutant, Spec
@@ -72,6 +74,18 @@ _SHIFT = {
                           lambda gradient, layers, step: _covariate_shift(gradient, layers, step)[1:]),
 }
 
+MORE_SHIFT = {
+    "unit direction": ("each gradient was scaled to length 1 before the step; a layer moves by step times its gradient",
+                       _of(move=lambda w, g, step: w - step * g / g.norm())),
+    "divided by the step": ("this is divided by the step; the definition does not divide by anything",
+                            lambda g, layers, step: [d / step for d in _covariate_shift(g, layers, step)]),
+    "root mean square": ("this is the root of a mean over the entries; the norm is the root of their sum",
+                         _of(measure=lambda a, b: (b - a).square().mean().sqrt())),
+    "spectral norm": ("this is the largest singular value of the difference; take the root of the sum of all squares",
+                      _of(measure=lambda a, b: torch.linalg.matrix_norm(b - a, 2))),
+}
+"""More mistakes that the check names, beyond the mutants: name -> (message, answer)."""
+
 
 def _net(sizes, seed):
     """(layers, gradient) of a tanh net on a fixed mini-batch, in float64."""
@@ -98,7 +112,8 @@ def _check_shift(student):
     cases = (((3, 5, 4, 6, 2), 0.7), ((2, 3, 3, 2), 0.05), ((4, 2, 2), 3.0), ((3, 2), 1.5))
     for seed, (sizes, step) in enumerate(cases):
         layers, gradient = _net(sizes, seed)
-        mistakes = {said: wrong(gradient, layers, step) for said, wrong in _SHIFT.values()} if len(sizes) > 4 else {}
+        known = _SHIFT | MORE_SHIFT if len(sizes) > 4 else {}
+        mistakes = {said: wrong(gradient, layers, step) for said, wrong in known.values()}
         close(call(student, gradient, layers, step), _covariate_shift(gradient, layers, step),
               f"{len(layers)} layers and step = {step}", what="the list of shifts", mistakes=mistakes)
 
@@ -157,6 +172,27 @@ def _consecutive(gradient, w, steps):
     return max((gradient(b) - gradient(a)).norm() / (b - a).norm() for a, b in zip(points, points[1:], strict=False))
 
 
+def _downhill(gradient, w, steps):
+    found = []
+    for s in steps:
+        g = gradient(w)
+        end = w - s * g
+        found.append((gradient(end) - g).norm() / (end - w).norm())
+        w = end
+    return max(found)
+
+
+def _all_pairs(gradient, w, steps):
+    g = gradient(w)
+    points = [w, *(w - s * g for s in steps)]
+    return max((gradient(b) - gradient(a)).norm() / (b - a).norm() for a, b in itertools.combinations(points, 2))
+
+
+def _two_largest(gradient, w, steps):
+    g = gradient(w)
+    return max((gradient(w - s * g) - g).norm() for s in steps) / (max(steps) * g.norm())
+
+
 _SMOOTH = {
     "not divided": ("the division is missing: this is the gradient predictiveness, not a smoothness",
                     _ratios(lambda change, way, *_: change.norm())),
@@ -180,6 +216,19 @@ _SMOOTH = {
                       _ratios(lambda change, way, *_: change.abs().max() / way.abs().max())),
 }
 
+MORE_SMOOTH = {
+    "first": ("this uses the first step alone; take the largest ratio over all of them",
+              _ratios(_right, lambda r: r[0])),
+    "shortest": ("this uses the shortest step alone; take the largest ratio over all of them",
+                 lambda gradient, w, steps: _smoothness(gradient, w, [min(steps)])),
+    "longest": ("this uses the longest step alone; take the largest *ratio* over all of them",
+                lambda gradient, w, steps: _smoothness(gradient, w, [max(steps)])),
+    "two largest": ("this divides the largest change by the largest distance; divide first, then take the largest",
+                    _two_largest),
+    "walks on": ("each step starts where the one before it ended; all of them start at w", _downhill),
+    "all pairs": ("this compares all points of the line with each other; compare each with the start w", _all_pairs),
+}
+
 
 def _bumpy(shape, seed):
     """(w, gradient) of a loss whose curvature rises and falls along a line."""
@@ -196,11 +245,12 @@ def _bumpy(shape, seed):
 
 
 def _check_smoothness(student):
-    # In the first case no first, last, smallest or largest step has an extreme ratio; in the second case the first has.
-    for shape, steps, seed in (((5,), [0.3, 0.05, 0.6, 0.15, 0.45, 0.22], 82), ((5,), [0.15, 0.6, 0.45], 82),
+    # In the first case all mistakes give different values; in the second case the first step has the largest ratio.
+    for shape, steps, seed in (((5,), [0.3, 0.05, 0.6, 0.15, 0.45, 0.22], 1536), ((5,), [0.15, 0.6, 0.45], 82),
                                ((2, 3), [0.4, 0.9, 0.2], 3), ((4,), [0.5], 4), ((3, 2, 2), [0.01, 0.02, 0.7, 0.3], 1)):
         w, gradient = _bumpy(shape, seed)
-        mistakes = {said: wrong(gradient, w, steps) for said, wrong in _SMOOTH.values()} if len(steps) > 4 else {}
+        known = _SMOOTH | MORE_SMOOTH if len(steps) > 4 else {}
+        mistakes = {said: wrong(gradient, w, steps) for said, wrong in known.values()}
         close(call(student, gradient, w, steps), _smoothness(gradient, w, steps), f"steps {steps}, w {list(shape)}",
               mistakes=mistakes)
 

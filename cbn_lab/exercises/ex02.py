@@ -46,6 +46,28 @@ def _with_eps(z, above, gamma, eps=1e-5):
     return gradient.square().sum(0)
 
 
+def _unbiased_throughout(z, above, gamma):
+    n, sigma = len(z), z.std(0)
+    zhat = (z - z.mean(0)) / sigma
+    return gamma**2 / sigma**2 * (above.square().sum(0) - above.sum(0) ** 2 / n - (above * zhat).sum(0) ** 2 / n)
+
+
+def _unbiased_zhat(z, above, gamma):
+    n, factor, square, ones, hat = _parts(z, above, gamma)
+    return factor * (square - ones / n - hat * (n - 1) / n**2)
+
+
+def _over_all_channels(z, above, gamma):
+    n, sigma = len(z), z.std(correction=0)
+    zhat = (z - z.mean()) / sigma
+    return gamma**2 / sigma**2 * (above.square().sum(0) - above.sum(0) ** 2 / n - (above * zhat).sum(0) ** 2 / n)
+
+
+def _scaled_zhat(z, above, gamma):
+    n, factor, square, ones, hat = _parts(z, above, gamma)
+    return factor * (square - ones / n - gamma**2 * hat / n)
+
+
 def _raw_input(z, above, gamma):
     n, factor, square, ones, _ = _parts(z, above, gamma)
     return factor * (square - ones / n - (above * z).sum(0) ** 2 / n)
@@ -77,6 +99,21 @@ _THROUGH = {
         z, above, gamma).sum()),
 }
 
+MORE_THROUGH = {
+    "sigma of n - 1 throughout": ("z.std(0) is the unbiased standard deviation; the norm uses the biased one, "
+                                  "correction=0, in zhat and in front", _unbiased_throughout),
+    "zhat of n - 1": ("zhat is divided by the unbiased standard deviation; the norm uses the biased one, as in front",
+                      _unbiased_zhat),
+    "over all channels": ("mean and sigma are those of all channels together; each channel has its own, over axis 0",
+                          _over_all_channels),
+    "gamma in zhat": ("gamma went into zhat; it stands in front only", _scaled_zhat),
+    "mean over the batch": ("this is divided by n as a whole; a squared norm is a sum over the samples",
+                            lambda z, above, gamma: _squared_gradient(z, above, gamma) / len(z)),
+    "gamma not squared": ("gamma is not squared in front; the whole factor is, like the gradient",
+                          lambda z, above, gamma: _squared_gradient(z, above, gamma) / gamma),
+}
+"""More mistakes that the check names, beyond the mutants: name -> (message, answer)."""
+
 
 def _check_squared_gradient(student):
     generator = torch.Generator().manual_seed(0)
@@ -84,7 +121,8 @@ def _check_squared_gradient(student):
         z = scale * torch.randn(n, c, generator=generator, dtype=torch.float64) + mean
         above = torch.randn(n, c, generator=generator, dtype=torch.float64) + 0.5
         gamma = torch.linspace(0.5, 3.0, c, dtype=torch.float64)
-        mistakes = {said: wrong(z, above, gamma) for said, wrong in _THROUGH.values()} if (n, c) == (7, 3) else {}
+        known = _THROUGH | MORE_THROUGH if (n, c) == (7, 3) else {}
+        mistakes = {said: wrong(z, above, gamma) for said, wrong in known.values()}
         mistakes["there is an eps in it (the default of torch's layer, say); the equality is for eps = 0"] = \
             _with_eps(z, above, gamma)
         close(call(student, z, above, gamma), _squared_gradient(z, above, gamma),
@@ -156,11 +194,25 @@ _GROWTH = {
     "ReLU's": ("this is ReLU's value for every slope", lambda a: math.pi / (math.pi - 1)),
 }
 
+MORE_GROWTH = {
+    "no half": ("the second moments lack the half: each side of 0 has half of the probability",
+                _ratio(lambda a: 1 + a * a, lambda a: 1 + a * a, _mean)),
+    "twice the mean": ("the mean of f is twice too large: E max(z, 0) is 1/sqrt(2 pi), half of E |z|",
+                       _ratio(_half, _half, lambda a: 2 * _mean(a))),
+    "density without root": ("the mean of f has 2 pi where its root belongs: E max(z, 0) = 1/sqrt(2 pi)",
+                             _ratio(_half, _half, lambda a: (1 - a) / (2 * math.pi))),
+    "mean added": ("the squared mean is added; the variance is E f² minus (E f)²",
+                   lambda a: _half(a) / (_half(a) + _mean(a) ** 2)),
+    "variance of the slope": ("this has the variance of f' above the line; take the mean of f'², nothing is subtracted",
+                              _ratio(lambda a: _half(a) - ((1 + a) / 2) ** 2, _half, _mean)),
+}
+
 
 def _check_growth(student):
     slopes = (0.3, 0.01, 0.9, 1.0, 0.0, -0.4, -1.0)
     for slope in slopes:
-        mistakes = {said: wrong(slope) for said, wrong in _GROWTH.values()} if slope == slopes[0] else {}
+        known = _GROWTH | MORE_GROWTH if slope == slopes[0] else {}
+        mistakes = {said: wrong(slope) for said, wrong in known.values()}
         close(call(student, slope), _growth_of_leaky_relu(slope), f"slope = {slope}", mistakes=mistakes)
 
 
