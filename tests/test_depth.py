@@ -56,6 +56,8 @@ def test_prediction_in_closed_form():
     """ReLU: E f'^2 = 1/2, Var f = 1/2 - 1/(2 pi). Linear: 1. z + b he_2: (1 + 4 b^2)/(1 + 2 b^2)."""
     assert depth.predicted("relu") == pytest.approx(math.pi / (math.pi - 1), abs=1e-12)
     assert depth.predicted("identity") == pytest.approx(1.0, abs=1e-12)
+    with torch.no_grad():
+        assert depth.predicted("relu") == pytest.approx(math.pi / (math.pi - 1), abs=1e-12)
 
     class Mixed(nn.Module):
         def forward(self, z):

@@ -170,8 +170,9 @@ def predicted(activation: str) -> float:
     z = (edges[:-1, None] + (node + 1) / 2).ravel()  # panels of length 1
     density = np.tile(weight / 2, 24) * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
     z, density = (torch.from_numpy(a) for a in (z, density))
-    f = activations.get(activation).double()(z.requires_grad_())
-    (slope,) = torch.autograd.grad(f.sum(), z)
+    with torch.enable_grad():  # whatever is set outside
+        f = activations.get(activation).double()(z.requires_grad_())
+        (slope,) = torch.autograd.grad(f.sum(), z)
     mean = density @ f.detach()
     variance = float(density @ (f.detach() - mean).square())
     if variance == 0:
