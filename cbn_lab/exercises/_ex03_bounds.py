@@ -4,7 +4,7 @@ import numpy as np
 
 from cbn_lab import theory
 from cbn_lab.exercises.core import Mutant, Spec, require
-from cbn_lab.exercises.tools import call, close, number
+from cbn_lab.exercises.tools import array, call, close, number
 
 
 def batch_factor(n, b, replacement):
@@ -35,6 +35,12 @@ _FACTORS = {
                 lambda n, b, r: float(b) if r else b * (n - b) / (n - 1)),
     "share left out": ("1 - b/n is the share of samples left out; divide by b, and let b = 1 give 1",
                        lambda n, b, r: 1 / b if r else 1 - b / n),
+    "covariance counted once": ("each of the b draws meets b - 1 others: there are b(b - 1) pairs, not b",
+                                lambda n, b, r: 1 / b if r else (1 - 1 / (n - 1)) / b),
+    "pairs counted once": ("in the double sum over i ≠ j each pair stands twice: b(b - 1) terms, not half of them",
+                           lambda n, b, r: 1 / b if r else (1 - (b - 1) / (2 * (n - 1))) / b),
+    "sign of the covariance": ("without replacement the covariance of two draws is negative: it makes the variance "
+                               "smaller", lambda n, b, r: 1 / b if r else (1 + (b - 1) / (n - 1)) / b),
     "exchanged": ("the two kinds of drawing are exchanged",
                   lambda n, b, r: (n - b) / (b * (n - 1)) if r else 1 / b),
 }
@@ -104,6 +110,8 @@ _BEST = {
                                 lambda D, L, s, K: min(1 / L, np.sqrt(_ratio(D, L, s**2, K)))),
     "steps outside the root": ("the number of steps stands under the root: the best step falls like 1/√K",
                                lambda D, L, s, K: min(1 / L, np.sqrt(2 * D / (L * s)) / K)),
+    "without the number of steps": ("the number of steps is missing: the first term is 2·gap/(K α)",
+                                    lambda D, L, s, K: min(1 / L, np.sqrt(2 * D / (L * s)))),
     "the bound, not the step": ("this is the smallest value of the bound; the step at which it is reached is asked for",
                                 lambda D, L, s, K: 2 * D / (K * min(1 / L, np.sqrt(_ratio(D, L, s, K))))
                                 + min(1 / L, np.sqrt(_ratio(D, L, s, K))) * L * s),
@@ -119,11 +127,12 @@ def _check_best(student):
     close(found, [_best_step(*case) for case in cases], where, what="the list of steps",
           mistakes={said: [wrong(*case) for case in cases] for said, wrong in _BEST.values()})
     try:
-        without = number(call(student, 2.0, 4.0, 0.0, 10), "the step")
+        without = array(call(student, 2.0, 4.0, 0.0, 10), "the step")  # infinite, or not a number, in some answers
     except ZeroDivisionError:
-        without = np.nan
-    require(np.isclose(without, 0.25, rtol=1e-6), "without noise (sigma2 = 0) the bound only falls with the step: the "
-            f"best one is 1/L = 0.25 for L = 4; this gives {without:g}")
+        without = np.array(np.nan)
+    require(without.size == 1, f"the step has {without.size} values; expected one number")
+    require(np.isclose(without.item(), 0.25, rtol=1e-6), "without noise (sigma2 = 0) the bound only falls with the "
+            f"step: the best one is 1/L = 0.25 for L = 4; this gives {without.item():g}")
 
 
 BEST_STEP = Spec(
@@ -142,6 +151,7 @@ BEST_STEP = Spec(
     why="The two terms pull in different directions. A small $L$ or $\\sigma^2$ moves the balance to larger steps, "
         "and the bound at the balance, $2\\sqrt{2\\Delta L\\sigma^2/K}$, falls. That is the sense in which the three "
         "effects belong to *faster convergence*: through what is guaranteed at the best step.")
+
 
 def first_failing(broken):
     """Name of the first line of the proof that fails; `broken` is what is broken, one of `meter.BREAKS`."""
@@ -181,14 +191,22 @@ _FIRST = {
 }
 
 
+def _misplaced(broken, found, names):
+    """What is said of a line that no mistake above is about: it stands before the right one, or after it."""
+    if names.index(found) < names.index(_first_failing(broken)):
+        return (f"{broken}: {found!r} still holds. What is broken does not touch it, or only makes its right side "
+                "larger; look further down the proof")
+    return f"{broken}: whether {found!r} fails or not, a line above it has failed already; look further up the proof"
+
+
 def _check_first(student):
     names = [line.name for line in theory.chain()]
-    for broken, (_, said) in _FIRST.items():
+    for broken, (named, said) in _FIRST.items():
         found = call(student, broken)
         require(isinstance(found, str), f"for {broken!r} this gives {found!r}; expected the name of a line, a text")
         require(found in names, f"for {broken!r} this gives {found!r}, which is no line of the proof; the lines are: "
                 f"{', '.join(names)}")
-        require(found == _first_failing(broken), said)
+        require(found == _first_failing(broken), said if found == named else _misplaced(broken, found, names))
 
 
 def _one_wrong(broken, line):

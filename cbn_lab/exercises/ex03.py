@@ -31,8 +31,8 @@ def _with(position, wrong):
     return answer
 
 
-def _spread(g, p, center, weights=None):
-    return (p if weights is None else weights) @ ((g - center) ** 2).sum(axis=1)
+def _spread(g, p, center):
+    return p @ ((g - center) ** 2).sum(axis=1)
 
 
 # what is said -> what the mistake computes; the mutants are made of the same functions
@@ -52,16 +52,16 @@ _DECOMPOSE = {
                                      "their squares", _with(1, lambda g, p: (p @ g).sum() ** 2)),
     "n - 1": ("this variance has the factor m/(m - 1) of an estimate from a sample; here all outcomes and their "
               "probabilities are known", _with(2, lambda g, p: _spread(g, p, p @ g) * len(g) / (len(g) - 1))),
-    "unweighted variance": ("this variance gives every squared distance the same weight",
-                            _with(2, lambda g, p: _spread(g, p, p @ g, np.full(len(g), 1 / len(g))))),
     "about the unweighted mean": ("this variance is taken about the plain average of the outcomes, which is not E g",
                                   _with(2, lambda g, p: _spread(g, p, g.mean(axis=0)))),
     "standard deviation": ("this is the root of the variance",
                            _with(2, lambda g, p: np.sqrt(_spread(g, p, p @ g)))),
     "divided by d": ("this variance is divided by the number of coordinates; Var[g] is the sum over them",
                      _with(2, lambda g, p: _spread(g, p, p @ g) / g.shape[1])),
-    "sign of the identity": ("the three numbers must satisfy E|g|² = |E g|² + Var[g]: this variance is "
-                             "E|g|² + |E g|²", _with(2, lambda g, p: p @ (g**2).sum(axis=1) + (p @ g) @ (p @ g))),
+    "drawn alike": ("this variance is that of outcomes which are all equally likely; weigh them with `probabilities`, "
+                    "also in the mean that it is taken about", _with(2, lambda g, p: g.var(axis=0).sum())),
+    "other order": ("the numbers are right and stand in another order; return E|g|², then |E g|², then Var[g]",
+                    lambda g, p: _decompose(g, p)[::-1]),
 }
 
 
@@ -127,6 +127,9 @@ _DESCENT = {
                                      lambda F, d, g, a, L: F - a * g @ g + a**2 * L / 2 * g @ g),
     "gradient in the quadratic term": ("the quadratic term has the length of the move, step·g, not of the gradient",
                                        lambda F, d, g, a, L: F - a * d @ g + a**2 * L / 2 * d @ d),
+    "product of the lengths": ("the linear term is the product gradient · g, which knows the angle between the two; "
+                               "the product of their lengths is only its largest value",
+                               lambda F, d, g, a, L: F - a * np.sqrt((d @ d) * (g @ g)) + a**2 * L / 2 * g @ g),
     "norm not squared": ("the length of g is squared in the last term",
                          lambda F, d, g, a, L: F - a * d @ g + a**2 * L / 2 * np.sqrt(g @ g)),
     "concave": ("the quadratic term is added: the slope may grow by L along the way, and the bound must allow for it",
