@@ -49,7 +49,11 @@ class Line:
 
     @property
     def scale_free_smoothness(self) -> float:
-        """`smoothness` times ||w||^2: of a raw line, as a curvature in units of the weights' own length."""
+        """`smoothness` times ||w||^2: of a raw line, as a curvature in units of the weights' own length.
+
+        Rescaling *one* layer leaves it unchanged only on a line in which that layer alone moves; for a whole net with
+        gammas or a head, whose lengths do not scale along, use `probe_scale_free`.
+        """
         return self.smoothness * self.squared_weight
 
 
