@@ -11,8 +11,6 @@ from torch import nn
 from cbn_lab import activations, models
 from cbn_lab.probes import depth
 
-FIVE = ("relu", "tanh", "sigmoid", "selu", "swish")
-
 
 def test_relu_grows_at_the_rate_that_yang_et_al_report():
     """1.480 a layer at batch 128 (infinite width). Six seeds at width 1000: standard error 0.0014 a mean; 4 of them."""
@@ -54,10 +52,10 @@ def test_a_smaller_batch_grows_faster_and_no_norm_shrinks():
 
 def test_prediction_in_closed_form():
     """ReLU: E f'^2 = 1/2, Var f = 1/2 - 1/(2 pi). Linear: 1. z + b he_2: (1 + 4 b^2)/(1 + 2 b^2)."""
-    assert depth.predicted("relu") == pytest.approx(math.pi / (math.pi - 1), abs=1e-12)
-    assert depth.predicted("identity") == pytest.approx(1.0, abs=1e-12)
+    assert depth.predicted("relu") == pytest.approx(math.pi / (math.pi - 1), abs=1e-8)
+    assert depth.predicted("identity") == pytest.approx(1.0, abs=1e-8)
     with torch.no_grad():
-        assert depth.predicted("relu") == pytest.approx(math.pi / (math.pi - 1), abs=1e-12)
+        assert depth.predicted("relu") == pytest.approx(math.pi / (math.pi - 1), abs=1e-8)
 
     class Mixed(nn.Module):
         def forward(self, z):
@@ -65,19 +63,20 @@ def test_prediction_in_closed_form():
 
     activations.register("test_mixed", Mixed)
     try:
-        assert depth.predicted("test_mixed") == pytest.approx((1 + 4 * 0.25) / (1 + 2 * 0.25), abs=1e-12)
+        assert depth.predicted("test_mixed") == pytest.approx((1 + 4 * 0.25) / (1 + 2 * 0.25), abs=1e-8)
     finally:
         del activations._REGISTRY["test_mixed"]
 
 
-@pytest.mark.parametrize("name", FIVE + ("gelu", "softplus", "lecun_tanh", "softsign"))
-def test_prediction_exceeds_one_for_every_activation_and_agrees_with_the_moments(name):
-    z = torch.linspace(-12, 12, 400_001, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(activations.get(name)(z).sum(), z)
-    weight = torch.exp(-0.5 * z.detach() ** 2) / math.sqrt(2 * math.pi) * (24 / 400_000)
-    expected = float((weight * slope.square()).sum()) / activations.moments(name).variance
-    assert depth.predicted(name) == pytest.approx(expected, rel=1e-4)
-    assert depth.predicted(name) > 1.0
+@pytest.mark.parametrize("name", activations.names())
+def test_prediction_by_autograd_on_a_fine_grid(name):
+    z = torch.linspace(-12, 12, 400_000, dtype=torch.float64, requires_grad=True)  # an even number: 0 is no point
+    f = activations.get(name)(z)
+    (slope,) = torch.autograd.grad(f.sum(), z)
+    weight = torch.exp(-0.5 * z.detach() ** 2) / math.sqrt(2 * math.pi) * (24 / 399_999)
+    variance = weight @ (f.detach() - weight @ f.detach()).square()
+    assert depth.predicted(name) == pytest.approx(float(weight @ slope.square() / variance), abs=1e-7)
+    assert depth.predicted(name) > 1.0 or name == "identity"
 
 
 def _net(placement="before"):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import activations, models
-from cbn_lab.probes import depth, inputs
+from cbn_lab import models
+from cbn_lab.probes import inputs
 from cbn_lab.theory import layer
 
 
@@ -88,8 +88,3 @@ def test_what_cannot_be_measured_is_refused():
 class _Detach(nn.Module):
     def forward(self, x):
         return x.detach()
-
-
-@pytest.mark.parametrize("name", activations.names())
-def test_the_growth_of_the_theory_is_the_one_that_the_depth_probe_expects(name):
-    assert layer.growth(name) == pytest.approx(depth.predicted(name), abs=1e-7)

@@ -23,14 +23,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-import numpy as np
 import torch
 from scipy.stats import t as student
 from torch import nn
 
-from cbn_lab import activations, blocks
+from cbn_lab import blocks
 from cbn_lab.probes._estimates import Estimate
 from cbn_lab.probes._frozen import STATISTICS, frozen
+from cbn_lab.theory import layer
 
 CONFIDENCE = 0.95
 SKIPPED = 3  # blocks at either end: the input is not yet, and the random output gradient no longer, a typical one
@@ -162,22 +162,9 @@ def growth(activation: str = "relu", placement: str = "before", *, statistics: s
 def predicted(activation: str) -> float:
     """E f'(z)^2 / Var f(z), z ~ N(0, 1): the rate of every placement with one norm a block, in the limit.
 
-    By Gauss-Legendre quadrature on both sides of 0 (where ReLU and SELU have their kink), with autograd's f'. Accurate
-    to about 1e-9 for the built-in activations. ValueError for an unknown name, or an activation that is constant.
+    `cbn_lab.theory.layer.growth` where BN starts. ValueError for an unknown name, or an activation that is constant.
     """
-    node, weight = np.polynomial.legendre.leggauss(60)
-    edges = np.linspace(-12, 12, 25)
-    z = (edges[:-1, None] + (node + 1) / 2).ravel()  # panels of length 1
-    density = np.tile(weight / 2, 24) * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    z, density = (torch.from_numpy(a) for a in (z, density))
-    with torch.enable_grad():  # whatever is set outside
-        f = activations.get(activation).double()(z.requires_grad_())
-        (slope,) = torch.autograd.grad(f.sum(), z)
-    mean = density @ f.detach()
-    variance = float(density @ (f.detach() - mean).square())
-    if variance == 0:
-        raise ValueError(f"{activation!r} is constant: a norm behind it divides by 0")
-    return float(density @ slope.square()) / variance
+    return layer.growth(activation)
 
 
 def _one(activation, placement, statistics, width, depth, batch_size, seed, norm_options) -> Profile:
