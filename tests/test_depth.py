@@ -179,3 +179,23 @@ def test_it_says_what_it_measured():
         assert part in str(found)
     assert "2 layers" in str(depth.profile(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), lambda out, _: out.sum(),
                                            (torch.randn(3, 4), None), statistics="batch"))
+
+
+def test_profile_of_children_that_work_in_place_is_that_of_others():
+    x, y = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
+    first, last = nn.Linear(4, 4).double(), nn.Linear(4, 3).double()
+    found = [depth.profile(nn.Sequential(nn.ReLU(inplace), first, nn.ReLU(inplace), last), F.cross_entropy, (x, y),
+                           statistics="batch") for inplace in (False, True)]
+    assert found[0] == found[1]
+    assert found[0].boundaries[2] < found[0].boundaries[3]  # the second ReLU stops some of the gradient
+
+
+def test_profile_of_a_child_that_stands_twice_has_one_boundary_a_call():
+    tied = nn.Linear(4, 4).double()
+    x, y = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 1, 2])
+    found = depth.profile(nn.Sequential(tied, nn.Tanh(), tied), F.cross_entropy, (x, y), statistics="batch")
+    h = [x.clone().requires_grad_()]
+    for layer in (tied, torch.tanh, tied):
+        h.append(layer(h[-1]))
+    expected = [float(g.square().sum()) for g in torch.autograd.grad(F.cross_entropy(h[-1], y), h)]
+    assert found.boundaries == pytest.approx(expected, rel=1e-12)

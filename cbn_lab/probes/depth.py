@@ -106,9 +106,9 @@ def profile(model: nn.Sequential, loss_fn: Callable, batch, *, statistics: str) 
 
     def keep(module, inputs):
         found.append(inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_())
-        return (found[-1],)
+        return (found[-1].clone(),)  # a child that works in place must not change what is kept
 
-    handles = [child.register_forward_pre_hook(keep) for child in model]
+    handles = [child.register_forward_pre_hook(keep) for child in dict.fromkeys(model)]  # a child may stand twice
     handles.append(model.register_forward_hook(lambda module, inputs, output: found.append(output)))
     named = {name: [p for p in child.parameters() if p.dim() > 1] for name, child in model.named_children()}
     weights = [p for group in named.values() for p in group]
