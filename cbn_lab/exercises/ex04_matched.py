@@ -1,5 +1,8 @@
 """Exercise 4.4: read a comparison at matched loss off two runs."""
 
+import math
+from statistics import fmean
+
 from cbn_lab.exercises.core import Mutant, Spec, Wrong, require
 from cbn_lab.exercises.tools import call, same
 
@@ -24,6 +27,10 @@ def _matched_ratios(ours, theirs, levels):
     return table
 
 
+def _reaches(run, level):
+    return any(loss < level for loss, _ in run)
+
+
 def _first_below(run, level):
     return next((value for loss, value in run if loss < level), None)
 
@@ -43,6 +50,22 @@ def _same_step(ours, theirs, levels):
         step = next((i for i, (loss, _) in enumerate(ours) if loss < level), None)
         if step is not None and _first_below(theirs, level) is not None and step < len(theirs):
             table[level] = ours[step][1] / theirs[step][1]
+    return table
+
+
+def _their_step(ours, theirs, levels):
+    steps = {level: next((i for i, (loss, _) in enumerate(theirs) if loss < level), None) for level in levels}
+    return {level: ours[i][1] / theirs[i][1] for level, i in steps.items() if i is not None and i < len(ours)}
+
+
+def _joint_step(ours, theirs, levels):
+    """The first step at which both are below."""
+    table = {}
+    for level in levels:
+        pairs = ((a, b) for (x, a), (y, b) in zip(ours, theirs, strict=False) if x < level and y < level)
+        found = next(pairs, None)
+        if found is not None:
+            table[level] = found[0] / found[1]
     return table
 
 
@@ -81,15 +104,29 @@ _MISTAKES = {
                      _by(_before)),
     "at or below": ("a loss equal to the level is not below it: use <",
                     _by(lambda run, k: next((v for loss, v in run if loss <= k), None))),
-    "smallest loss": ("the losses need not fall steadily: this takes the point of smallest loss, asked is the first "
-                      "below the level",
-                      _by(lambda run, k: min((p for p in run if p[0] < k), default=(0, None))[1])),
     "end for a missing point": ("a run that never gets below a level has no point there; this puts its last point in "
                                 "its place. Leave the level out", _by(_with_last)),
     "nan for a missing point": ("leave a level out where one of the runs does not get below it, instead of nan",
                                 _missing_as(float("nan"))),
     "zero for a missing point": ("a ratio of 0 says that ours is nothing; leave a level out where one of the runs does "
                                  "not get below it", _missing_as(0.0)),
+}
+_FURTHER = {  # named by the check as well, but not among the listed mutants
+    "their step": ("ours is read off at the step at which theirs gets there: that is matched step. Each run has its "
+                   "own first point below the level", _their_step),
+    "joint step": ("this waits for a step at which both runs are below: that is one step for both. Each run has its "
+                   "own first point below the level", _joint_step),
+    "losses": ("this is the ratio of the losses; asked is that of the values, the second of each pair",
+               _by(lambda run, k: next((loss for loss, _ in run if loss < k), None))),
+    "logarithm": ("this is the logarithm of the ratio; asked is the ratio",
+                  lambda a, b, c: {k: math.log(r) for k, r in _matched_ratios(a, b, c).items()}),
+    "smallest value": ("this takes the smallest value below the level; asked is the value at the first point below",
+                       _by(lambda run, k: min((v for loss, v in run if loss < k), default=None))),
+    "mean below": ("this is a mean over all points below the level; asked is the first of them",
+                   _by(lambda run, k: fmean(v for loss, v in run if loss < k) if _reaches(run, k) else None)),
+    "smallest loss": ("the losses need not fall steadily: this takes the point of smallest loss, asked is the first "
+                      "below the level",
+                      _by(lambda run, k: min((p for p in run if p[0] < k), default=(0, None))[1])),
 }
 
 _CASES = (
@@ -104,15 +141,22 @@ _CASES = (
 _ZERO = ([(1.4, 2.0), (0.8, 0.0)], [(1.3, 5.0), (0.9, 7.0)], [0.95, 1.35, 1.5, 0.85])  # the levels in no order
 
 
+def _zero_left_out(ours, theirs, levels):
+    return {level: ratio for level, ratio in _matched_ratios(ours, theirs, levels).items() if ratio != 0}
+
+
 def _check_matched(student):
     answers = [call(student, *case) for case in _CASES]
     for found in answers:
         require(isinstance(found, dict), f"your function returns a {type(found).__name__}; expected a dictionary "
                                          "{level: ratio}")
     if _all_equal(answers, _matched_ratios):
-        _require_equal(call(student, *_ZERO), _matched_ratios(*_ZERO), f"ours = {_ZERO[0]}, theirs = {_ZERO[1]}")
+        found = call(student, *_ZERO)
+        require(not _equal(found, _zero_left_out(*_ZERO)), "a value of 0 is a value; test for a missing point with "
+                                                           "`is None`, not with `if value`")
+        _require_equal(found, _matched_ratios(*_ZERO), f"ours = {_ZERO[0]}, theirs = {_ZERO[1]}")
         return
-    for said, wrong in _MISTAKES.values():
+    for said, wrong in (_MISTAKES | _FURTHER).values():
         if _all_equal(answers, wrong):
             raise Wrong(said)
     for found, case in zip(answers, _CASES, strict=True):
@@ -149,7 +193,8 @@ MATCHED = Spec(
            "`next((value for loss, value in run if loss < level), None)` is that helper. Call it for both runs, at "
            "every level."),
     mutants={name: Mutant(wrong, says=said) for name, (said, wrong) in _MISTAKES.items()}
-    | {"a list": Mutant(lambda a, b, c: list(_matched_ratios(a, b, c).values()), says="expected a dictionary")},
+    | {"zero taken for missing": Mutant(_zero_left_out, says="`is None`"),
+       "a list": Mutant(lambda a, b, c: list(_matched_ratios(a, b, c).values()), says="expected a dictionary")},
     why="A faster run has a smaller loss at the same step, and with the loss the gradients shrink. At matched step "
         "part of every difference is just that. At matched loss it is taken out; what is then missing are the levels "
         "that one of the runs never reaches, and they must not be filled in.")
