@@ -39,6 +39,7 @@ if "google.colab" in sys.modules:  # Colab has PyTorch and all the rest; nothing
 # %%
 import copy
 import math
+from itertools import pairwise
 from statistics import fmean
 
 import torch
@@ -51,8 +52,8 @@ from cbn_lab.exercises import exercise
 from cbn_lab.figures import Table
 from cbn_lab.probes import depth, gradients, landscape, shift
 
-SEEDS = (0, 1, 2)
 torch.manual_seed(0)
+SEEDS = (0, 1, 2)
 
 # %% [markdown]
 # ## Notation
@@ -64,8 +65,10 @@ torch.manual_seed(0)
 # | $\eta$ | learning rate; one step of gradient descent is $w' = w - \eta\, g(w)$ |
 # | $z$, $\hat z$, $y$ | input of a norm; $z$ centred and divided by $\sigma$; output $y = \gamma \hat z + \beta$ |
 # | $\sigma$ | standard deviation of $z$ over the mini-batch, for one channel |
+# | $\gamma$, $\beta$; $\varepsilon$ | a norm's learnt scale and shift; the small number that is added to $\sigma^2$ |
 # | $n$ | samples in the mini-batch |
 # | $f$ | activation |
+# | fan-in | number of inputs of one unit |
 #
 # **Batch statistics** means that each norm uses the mean and variance of the present mini-batch (train mode). All
 # probes below do, and they recompute these statistics wherever the loss is evaluated. A **probe** looks at a net and
@@ -76,7 +79,9 @@ torch.manual_seed(0)
 # Everything runs on the bundled digits: 1,415 images of 8 by 8 pixels (Alpaydin and Kaynak 1998). The net is a
 # perceptron with eight hidden layers of 64 units and ReLU, trained by plain gradient descent on mini-batches of 128:
 # no momentum, no weight decay, constant learning rate. That is small and deep on purpose. Depth is where a plain net
-# has trouble.
+# has trouble. The loss is the cross-entropy with the natural logarithm; its unit is the *nat*, and guessing costs
+# $\ln 10 \approx 2.3$ nats. All runs are on the CPU. "1.2 (1.1 to 1.4, 3 seeds)" is a mean and the range over seeds;
+# in the plots thick lines are means, and thin lines are seeds where the text does not say otherwise.
 #
 # There are four *arms*:
 #
@@ -174,19 +179,22 @@ trained = {arm: [descend(build(arm, seed), LR, seed, STEPS, KEEP) for seed in SE
 display(figures.traces({arm: [tens(losses) for losses, _ in group] for arm, group in trained.items()},
                        x="training step", y="training loss (nats)"))
 ends = {arm: last(group) for arm, group in trained.items()}
+jumps = {arm: sum(any(b - a > 0.2 for (_, a), (_, b) in pairwise(tens(losses))) for losses, _ in group)
+         for arm, group in trained.items()}
 between = sum(b < n < p for b, n, p in zip(ends["BN"], ends["noisy BN"], ends["plain"], strict=True))
 display(Markdown(
     f"Loss in the last ten of {STEPS} steps: " + "; ".join(f"**{a}** {figures.spread(e, 2)}" for a, e in ends.items())
     + f". The noisy net ends above BN and below the plain net in {between} of {len(SEEDS)} seeds. "
     f"He's init alone brings the plain net from {fmean(ends['plain']):.2f} to {fmean(ends['plain, He init']):.2f} on "
     f"average: from {min(ends['plain, He init']):.2f} in its best seed to {max(ends['plain, He init']):.2f} in its "
-    "worst."))
+    f"worst. Its curve jumps up by more than 0.2 within ten steps in {jumps['plain, He init']} of {len(SEEDS)} seeds, "
+    f"that of BN in {jumps['BN']}."))
 
 # %% [markdown]
 # Two lessons. The noise costs something, yet the noisy net is much closer to BN than to the plain net: *measured*, and
-# the same as the paper *reports* for a VGG net on CIFAR-10. And a good part of "BN against plain" is "a good start
-# against a bad one": with He's init the plain net learns fast as well, though not steadily at this learning rate.
-# Curves that compare BN with an arbitrary plain net prove little.
+# the same as the paper *reports* for VGG, a convolutional net, on CIFAR-10. And a good part of "BN against plain" is "a
+# good start against a bad one": with He's init the plain net learns fast as well, though not as steadily at this
+# learning rate (the jumps are counted above). Curves that compare BN with an arbitrary plain net prove little.
 #
 # With Tanh, for which the course's init is a good one, the plain net is a much stronger opponent:
 
@@ -197,8 +205,9 @@ rows = [("loss of the last ten steps", *tanh), ("relu", *(figures.spread(ends[ar
         ("tanh", *(figures.spread(e, 2) for e in tanh.values()))]
 worse = sum(n > p for n, p in zip(tanh["noisy BN"], tanh["plain"], strict=True))
 gap = {"ReLU": fmean(ends["plain"]) - fmean(ends["BN"]), "Tanh": fmean(tanh["plain"]) - fmean(tanh["BN"])}
-display(Table(rows), Markdown(f"From BN to the plain net it is {gap['ReLU']:.2f} with ReLU and {gap['Tanh']:.2f} with "
-                              f"Tanh, where the noisy net ends above the plain one in {worse} of {len(SEEDS)} seeds."))
+display(Table(rows), Markdown(f"The plain net ends above BN by {gap['ReLU']:.2f} with ReLU and by {gap['Tanh']:.2f} "
+                              f"with Tanh. There the noisy net ends above the plain one in {worse} of {len(SEEDS)} "
+                              "seeds."))
 
 # %% [markdown]
 # ## 1. Is it internal covariate shift?
@@ -269,7 +278,8 @@ print("equal to the library's:", torch.allclose(ours, theirs, rtol=1e-6))
 # %% [markdown]
 # **Measurement.** A gradient twice as long shifts twice as far. So the shift of each layer is divided by $\|G_i\|$
 # before arms are compared; 0 means that the gradient stayed, 1 that it moved by its own length. Mean over the hidden
-# layers but the first, one fixed mini-batch, one step of the training's own learning rate.
+# layers but the first, one fixed mini-batch, one step of the training's own learning rate. Only the weight matrices
+# move here; biases, $\gamma$ and $\beta$ stay.
 
 # %% tags=["nbval-ignore-output"]
 batch = next(gradients.draw(digits, batch_size=128, seed=99))
@@ -284,18 +294,23 @@ def relative_shift(net):
 TIMES = (0, 10, 40, 100)
 moved = {arm: [[(t, relative_shift(kept[t])) for t in TIMES] for _, kept in group] for arm, group in trained.items()}
 display(figures.traces(moved, x="training step", y="relative covariate shift", levels={"its own length": 1.0}))
-Table([("relative covariate shift", *(f"after {t} steps" for t in TIMES)),
-       *((arm, *(figures.spread([curve[i][1] for curve in group], 2) for i in range(len(TIMES))))
-         for arm, group in moved.items())])
+at = {arm: [[curve[i][1] for curve in group] for i in range(len(TIMES))] for arm, group in moved.items()}
+display(Table([("relative covariate shift", *(f"after {t} steps" for t in TIMES)),
+               *((arm, *(figures.spread(values, 2) for values in rows)) for arm, rows in at.items())]))
+orders = (sorted(at, key=lambda arm: fmean(at[arm][i])) for i in range(len(TIMES)))
+display(Markdown("The arms in the order of their means, smallest first. " + " ".join(
+    f"After {t} steps: {' < '.join(order)}." for t, order in zip(TIMES, orders, strict=True))))
 
 # %% [markdown]
 # At the start BN has *more* internal covariate shift than the plain net with either init. The plain net with small
-# weights shifts little then for a simple reason: its gradients are tiny, so a step moves nothing. Later the order is
-# the other way round. The plain nets' gradients then change by about their own length within one step, and BN's by
-# less. Noisy BN stays close to BN, although its distributions are anything but stable.
+# weights shifts little then for a simple reason: its gradients are tiny, so a step moves nothing. In the middle of
+# training the order is the other way round. After 40 steps the plain nets' gradients change by about their own length
+# within one step, and BN's by less. Noisy BN is close to BN then, although its distributions are anything but stable.
+# After 100 steps the picture is less clean (last column, and the line below the table): He's init has calmed down as
+# well, and in the run that is stored here noisy BN lies nearer to it than to BN.
 #
-# So two things that share a name come apart. *Distributions* that move: noisy BN has them and trains well.
-# *Gradients* that move: with BN they move less once training is under way. But the second is no longer about
+# So two things that share a name come apart. *Distributions* that move: noisy BN has them and trains well. *Gradients*
+# that move: with BN they move less than in the plain nets once training is under way. But the second is no longer about
 # covariates. It asks how much a gradient changes along a step, and that is the subject of section 3.
 #
 # **What this does not show.** That distributions of activations never matter. That BN always, or never, reduces the
@@ -313,7 +328,8 @@ Table([("relative covariate shift", *(f"after {t} steps" for t in TIMES)),
 # $\gamma/\sigma$.
 #
 # **Statement (proved).** For one channel, let $z \in \mathbb R^n$ be the norm's input over the mini-batch, $y = \gamma
-# \hat z + \beta$ its output (with $\varepsilon = 0$), and $G = \partial L/\partial y$. Then
+# \hat z + \beta$ its output (with $\varepsilon = 0$ and $\sigma > 0$), and $G = \partial L/\partial y$ (a vector
+# like $z$; the $G_i$ of section 1 are no longer needed). $\mathbf 1$ is the vector of ones. Then
 #
 # $$ \Big\|\frac{\partial L}{\partial z}\Big\|^2 = \frac{\gamma^2}{\sigma^2}\Big(\|G\|^2 - \frac1n\langle \mathbf 1,
 # G\rangle^2 - \frac1n\langle \hat z, G\rangle^2\Big). $$
@@ -388,7 +404,8 @@ print("gamma² / sigma²:", ", ".join(f"{float(r):.3g}" for r in (gamma / z.deta
 #
 # - the **loss** $L(w')$;
 # - **gradient predictiveness**, $\|g(w') - g(w)\|$;
-# - **effective smoothness**, the largest $\|g(w') - g(w)\| / \|w' - w\|$ over the steps.
+# - **effective smoothness**, the largest $\|g(w') - g(w)\| / \|w' - w\|$ over the steps. (The paper and the plots
+#   say effective *beta-smoothness*. This beta is not the norm's $\beta$. A small value means a smooth loss.)
 #
 # If the gradient is Lipschitz with constant $\Lambda$, that is if $\|g(w') - g(w)\| \le \Lambda\|w' - w\|$ everywhere,
 # then the effective smoothness is at most $\Lambda$ (*proved*: it is the definition). It is a lower bound, taken on one
@@ -466,14 +483,17 @@ display(Markdown(
     f"**Right.** Effective smoothness after {first}, {middle} and {end} steps: "
     + "; ".join(f"{arm} {', '.join(f'{smooth(arm, t):.1f}' for t in (first, middle, end))}" for arm in ARMS)
     + f".\n\n**Left.** After {middle} steps, going down the gradient changes the loss, at its worst, by "
-    + "; ".join(f"{rise(arm, middle):+.2f} ({arm})" for arm in ARMS) + "."))
+    + "; ".join(f"{rise(arm, middle):+.2f} ({arm})" for arm in ARMS)
+    + ".\n\n**Middle.** There the gradient moves, at most, by "
+    + "; ".join(f"{fmean(max(found.whole.predictiveness) for found in records[arm][middle]):.1f} ({arm})"
+                for arm in ARMS) + "."))
 
 # %% [markdown]
-# So the claim holds in this form: *during* training, the loss of the nets with BN behaves well on the whole line, up to
-# four times the learning rate, and that of the plain nets does not. The noisy net behaves like BN here, although its
-# distributions are not stable. At the start there is no such advantage: BN and He's init begin alike, and the plain
-# net with small weights looks smoothest of all. It is smooth because it is flat: its gradients have almost vanished
-# (section 5 has the factor).
+# So the claim holds in this form (*measured*, three seeds): once training is under way, the loss of the nets with BN
+# behaves well on the whole line, up to four times the learning rate, and that of the plain nets does not. The noisy net
+# behaves like BN here, although its distributions are not stable. At the start there is no such advantage: BN and He's
+# init begin alike, and the plain net with small weights looks smoothest of all. It is smooth because it is flat: its
+# gradients have almost vanished (section 5 has the factor).
 #
 # **Look yourself.** The first slider chooses the moment of training, the second a step on the line. Predict before you
 # move: at which step does the loss of the He net begin to rise? For which arm does the ratio on the right *fall* with
@@ -483,17 +503,24 @@ display(Markdown(
 widgets.landscape_explorer(records)
 
 # %% [markdown]
+# An answer to the last question: on a quadratic the ratio is the same at every step, as in the cell above. A ratio that
+# falls says that the gradient changes early on the line and then levels off. No quadratic describes that.
+#
 # ### The scale problem
 #
 # **Statement (proved).** Let the loss not change when $w$ is multiplied by $a > 0$; weights in front of a norm are like
-# that. Then $g(aw) = g(w)/a$, every raw smoothness is divided by $a^2$, and $\langle w, g(w)\rangle = 0$.
+# that (with $\varepsilon = 0$). Then $g(aw) = g(w)/a$ and $\langle w, g(w)\rangle = 0$. With steps multiplied by $a^2$,
+# gradient descent from $aw$ ends at $aw'$, and the raw smoothness there is divided by $a^2$.
 #
-# **Proof.** $L(aw) = L(w)$ for all $w$. Differentiate with respect to $w$: $a\,g(aw) = g(w)$. Once more: a second
-# derivative gets $a^2$. Differentiate with respect to $a$ instead, at $a = 1$: $\langle w, g(w)\rangle = 0$. $\square$
+# **Proof.** $L(aw) = L(w)$ for all $w$. Differentiate with respect to $w$: $a\,g(aw) = g(w)$. Differentiate with
+# respect to $a$ instead, at $a = 1$: $\langle w, g(w)\rangle = 0$. A step $a^2 s$ from $aw$ leads to $aw - a^2
+# s\,g(w)/a = a\,(w - s\,g(w)) = aw'$. There the gradient is $g(w')/a$. So the change of the gradient is divided by $a$,
+# the distance is multiplied by $a$, and their ratio is divided by $a^2$. $\square$
 #
 # So the raw numbers above can be set at will by the size of the initial weights, without changing what the net computes
-# and *without changing the path of training*, if the learning rate is scaled along. A scale-free version measures in $u
-# = w/\|w\|$, tensor by tensor; its steps are *effective* learning rates $\eta/\|w\|^2$ (van Laarhoven 2017).
+# and *without changing the path of training*, if the learning rate of these weights is scaled along. A scale-free
+# version measures in $u = w/\|w\|$, tensor by tensor; its steps are *effective* learning rates $\eta/\|w\|^2$ (van
+# Laarhoven 2017).
 
 # %%
 net = build("BN", seed=0).double()
@@ -510,24 +537,26 @@ Table(rows)
 
 # %% [markdown]
 # The comparison of section 3 once more, at one moment, raw and scale-free. The plain net's weights are not
-# scale-invariant, so for it both are just two ways to measure. The order of the arms may differ between the columns.
+# scale-invariant, so for it both are just two ways to measure.
 
 # %% tags=["nbval-ignore-output"]
-rows, free = [(f"after {middle} steps", "raw smoothness", "scale-free smoothness")], {}
+rows, free, raws = [(f"after {middle} steps", "raw smoothness", "scale-free smoothness")], {}, {}
 for arm, group in trained.items():
     scale_free = [probed(kept[middle], landscape.probe_scale_free, landscape.around(1e-3, 6)) for _, kept in group]
     free[arm] = [found.whole.smoothness for found in scale_free]
-    raw = [found.whole.smoothness for found in records[arm][middle]]
-    rows.append((arm, figures.spread(raw), figures.spread(free[arm], 0)))
+    raws[arm] = [found.whole.smoothness for found in records[arm][middle]]
+    rows.append((arm, figures.spread(raws[arm]), figures.spread(free[arm], 0)))
 ratio = fmean(free["plain"]) / fmean(free["BN"])
+orders = [sorted(ARMS, key=lambda arm: fmean(column[arm])) for column in (raws, free)]
 display(Table(rows), Markdown(
     f"Raw, plain and BN differ by a factor of {smooth('plain', middle) / smooth('BN', middle):.1f}; scale-free, with "
-    f"effective steps around 0.001, by {ratio:.1f}. Neither of the two is *the* smoothness."))
+    f"effective steps around 0.001, by {ratio:.1f}. The order of the arms is "
+    f"{'the same' if orders[0] == orders[1] else 'not the same'} in both columns. Neither is *the* smoothness."))
 
 # %% [markdown]
 # ### What is commonly done wrong
 #
-# Four short cuts that are often shown as "the landscape", each beside the real thing on the same BN net, after
+# Four short cuts that are easily taken for "the landscape", each beside the real thing on the same BN net, after
 # twenty steps:
 #
 # 1. **Gradients of consecutive training steps.** They belong to *different* mini-batches. Their difference is mostly
@@ -556,6 +585,8 @@ for s in (0.1, 0.01, 0.001):
     rows.append((f"{s:g}", f"{change:.3f}", f"{change / distance:.1f}", f"{noise / distance:.1f}"))
 display(Table(rows))
 
+tanh_net = descend(build("BN", 0, "tanh"), LR, 0, 20, (20,))[1][20]
+ratios = probed(tanh_net, steps=(0.1, 0.01, 0.001)).whole.ratios
 layered = landscape.probe(net, F.cross_entropy, batch, statistics="batch", steps=landscape.around(LR, 6))
 head, weight_layers = list(layered.layers)[-1], [name for name in layered.layers if name.endswith("weight")]
 sharpest = max(weight_layers, key=lambda name: layered.layers[name].smoothness)
@@ -567,13 +598,14 @@ display(Markdown(
     f"**3.** The last layer alone gives {layered.layers[head].smoothness:.1f}, hidden layer {sharpest.split('.')[0]} "
     f"alone {layered.layers[sharpest].smoothness:.1f}, all parameters {layered.whole.smoothness:.1f}. "
     f"**4.** On the line the loss runs from {min(line):.2f} to {max(line):.2f}. Nets trained for twenty steps with "
-    f"learning rates in the same range end between {min(at_twenty):.2f} and {max(at_twenty):.2f}: another quantity."))
+    f"learning rates in the same range end between {min(at_twenty):.2f} and {max(at_twenty):.2f}: another quantity.\n\n"
+    f"For comparison, *same, divided* for a BN net with Tanh: {', '.join(f'{ratio:.1f}' for ratio in ratios)}."))
 
 # %% [markdown]
-# One more thing is in the table: even the right ratio grows as the step shrinks. ReLU has kinks, and the norms couple
-# the samples of a batch, so a short step still crosses some of them and the gradient jumps a little. Strictly, the
-# gradient of a ReLU net is *not* Lipschitz. An effective smoothness is a number for a stated range of steps, and for no
-# other.
+# One more thing is in the table: even the right ratio grows as the step shrinks. With Tanh it settles (last line). So
+# it is ReLU's kinks (*measured*: one seed): many pre-activations lie near 0, a short step still carries some of them
+# across, and there the gradient jumps. Strictly, the gradient of a ReLU net is *not* Lipschitz. An effective smoothness
+# is a number for a stated range of steps, and for no other.
 #
 # **What you should now believe.** During training, BN's loss is better behaved along the gradient, up to steps of four
 # times the learning rate (*measured*: this net, three seeds; *reported*: VGG). At the start it is not smoother in
@@ -623,8 +655,8 @@ display(Markdown("; ".join(
 # **A caveat: what is a learning rate under BN?** By the statement of section 3 the gradient is orthogonal to the
 # weights. So with the step $\eta$, by Pythagoras, $\|w'\|^2 = \|w\|^2 + \eta^2\|g\|^2$ (*proved*): the weights can only
 # grow, and the effective learning rate $\eta/\|w\|^2$ can only fall. A learning rate that is too large lengthens the
-# weights until it no longer is. Tolerating large learning rates is, in part, this automatic brake (van Laarhoven 2017;
-# weight decay is what releases it).
+# weights until it no longer is. Tolerating large learning rates is, in part, this automatic brake (*reported*: van
+# Laarhoven 2017; weight decay is what releases it).
 
 # %%
 net = build("BN", seed=0).double()
@@ -647,14 +679,15 @@ def squared(net):
     return float(net[2].weight.weight.detach().square().sum())
 
 
-rows = [("learning rate", "||W||² before", "after 40 steps", "effective rate at the end")]
+rows, effective = [("learning rate", "||W||² before", "after 40 steps", "effective rate at the end")], []
 for lr in (0.1, 1.0, 3.0):
     net = build("BN", seed=0)
     before = squared(net)
     descend(net, lr, 0, 40)
-    rows.append((f"{lr:g}", f"{before:.1f}", f"{squared(net):.1f}", f"{lr / squared(net):.4f}"))
+    effective.append(lr / squared(net))
+    rows.append((f"{lr:g}", f"{before:.1f}", f"{squared(net):.1f}", f"{effective[-1]:.4f}"))
 display(Table(rows), Markdown("The nominal rates differ by a factor of 30. The effective ones at the end differ by "
-                              f"{float(rows[-1][3]) / float(rows[1][3]):.1f}."))
+                              f"{effective[-1] / effective[0]:.1f}."))
 
 # %% [markdown]
 # **What you should now believe.** BN nets tolerate larger learning rates and a wider range of them (*measured* here,
@@ -663,7 +696,8 @@ display(Table(rows), Markdown("The nominal rates differ by a factor of 30. The e
 #
 # ## 5. The other side: gradients explode with depth
 #
-# **Intuition.** Take the equality of section 2, layer after layer. A ReLU lets half of the squared gradient through.
+# **Intuition.** Take the equality of section 2, layer after layer. A **block** is a weight layer, a norm and an
+# activation. A ReLU lets half of the squared gradient through.
 # But the norm below it divides by $\sigma^2$, and the variance of what it receives is *less* than a half. So the
 # gradient grows on its way down.
 #
@@ -675,7 +709,8 @@ display(Table(rows), Markdown("The nominal rates differ by a factor of 30. The e
 #
 # $$ \rho(f) = \frac{\mathbb E f'(z)^2}{\operatorname{Var} f(z)}, \qquad z \sim \mathcal N(0, 1), $$
 #
-# *wherever the norm stands in the block*. And $\rho(f) \ge 1$, with equality only if $f$ is linear (affine).
+# *wherever the norm stands in the block*, if $f$ is not constant. And $\rho(f) \ge 1$, with equality only if $f$ is a
+# straight line.
 #
 # **Proof.** The rate. Three things happen on the way down.
 #
@@ -690,7 +725,7 @@ display(Table(rows), Markdown("The nominal rates differ by a factor of 30. The e
 # The inequality. Expand $f = \sum_k a_k h_k$ in normalized Hermite polynomials, which are orthonormal under $\mathcal
 # N(0,1)$ with $h_k' = \sqrt k\,h_{k-1}$. Then $\operatorname{Var} f = \sum_{k\ge1} a_k^2$ and $\mathbb E f'^2 =
 # \sum_{k\ge1} k\,a_k^2$. As $k \ge 1$, the second is at least the first. They are equal only if $a_k = 0$ for all
-# $k\ge2$, that is if $f$ is a straight line. $\square$
+# $k\ge2$, that is if $f(z) = a_0 + a_1 z$. $\square$
 #
 # For ReLU: $\mathbb E f'^2 = \frac12$ and $\operatorname{Var} f = \frac12 - \frac1{2\pi}$, so $\rho = \pi/(\pi-1)$.
 # Yang et al. (2019) treat finite mini-batches as well and *report* 1.480 for ReLU at a batch of 128.
@@ -765,12 +800,13 @@ display(Markdown(
 #
 # ## 6. Further caveats from the literature
 #
-# - **Which layer matters.** In wide nets, BN in the *hidden* layers hardly lowers the top eigenvalue of the Fisher
-#   matrix; BN in the *last* layer does (Karakida, Akaho and Amari 2019, *reported*, for random weights).
-# - **Sharpness depends on scale.** Any measure in raw weights can be changed by rescaling (section 3). Much of the
-#   debate about flat minima is about this.
-# - **Noise.** BN makes a sample's output depend on the others in its mini-batch. That is a regularizer of its own, and
-#   none of the probes here looks at it.
+# - **Which layer matters.** The Fisher matrix is the mean of $gg^\top$ over samples, with labels drawn from the net's
+#   own output; near a minimum it measures curvature. In wide nets, BN in the *hidden* layers hardly lowers its largest
+#   eigenvalue; BN in the *last* layer does (Karakida, Akaho and Amari 2019, *reported*, for random weights).
+# - **Sharpness depends on scale.** Any measure in raw weights can be changed by rescaling (*proved*, section 3;
+#   *reported* for plain ReLU nets too, Dinh et al. 2017).
+# - **Noise.** BN makes a sample's output depend on the others in its mini-batch. That this noise helps against
+#   overfitting is *reported* (Ioffe and Szegedy 2015). None of the probes here looks at it.
 # - **One step is not a trajectory.** All probes look at one mini-batch and one line. The proof in notebook 03 names the
 #   quantities that bound the speed of SGD: the Lipschitz constant, the second moment of the gradient, its variance.
 #   Notebook 04 measures these three.
@@ -820,4 +856,5 @@ display(Markdown(
 #   Networks*, NeurIPS 2019, arXiv:1906.02926.
 # - T. van Laarhoven, *L2 Regularization versus Batch and Weight Normalization*, 2017, arXiv:1706.05350.
 # - K. He, X. Zhang, S. Ren, J. Sun, *Delving Deep into Rectifiers* (the init), ICCV 2015, arXiv:1502.01852.
+# - L. Dinh, R. Pascanu, S. Bengio, Y. Bengio, *Sharp Minima Can Generalize for Deep Nets*, ICML 2017, arXiv:1703.04933.
 # - E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository, 1998.
