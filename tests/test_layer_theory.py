@@ -265,12 +265,13 @@ def test_the_layer_keeps_the_guarantee_for_every_activation(name):
 
 
 @pytest.mark.parametrize("name", activations.names())
+@pytest.mark.parametrize("first", [1, 8])
 @pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (1.0, -1.0, 0.5)])
-def test_channels_with_one_signal_attain_the_upper_bound(name, shift):
-    """Two values of f in halves of the batch, exchanged where the shift is negative."""
-    half = np.repeat([0.2, 1.4], 8)
-    z = np.stack([half if s >= 0 else half[::-1] for s in shift], axis=1)
-    gamma = np.array([1.0, 2.0, 0.7])
+def test_channels_with_one_signal_attain_the_upper_bound(name, first, shift):
+    """f takes two values, the first in 1 or 8 samples of 17; exchanged where gamma times shift is negative."""
+    gamma = np.array([1.0, 2.0, -0.7])
+    two = np.where(gamma * shift >= 0, [[0.2], [1.4]], [[1.4], [0.2]])
+    z = np.repeat(two, [first, 17 - first], axis=0)
     y = _complete(3, name, gamma, np.array(shift))(torch.from_numpy(z)).detach().numpy()
     promised = guarantee.behind_standardization(activations.evaluate(name, z).var(axis=0), gamma, shift)
     assert layer.measured(y).top == pytest.approx(promised.top_interval[1], rel=1e-12)

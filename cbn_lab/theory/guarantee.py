@@ -1,5 +1,8 @@
 r"""What standardizing behind the activation guarantees for every activation, and what it does not.
 
+It holds for every layer that ends in standardization, scale and shift, in train mode: for our reconstruction of CBN,
+and for BN moved behind the activation as well.
+
 **Theorem.** Let f be any function. Let x_c be the n values of f in channel c over a batch (samples and positions), v_c
 their variance with 1/n, eps > 0, r_c = v_c/(v_c + eps), and $y_c = \gamma_c (x_c - \bar x_c)/\sqrt{v_c+eps} + s_c$.
 Then over the same n values
@@ -8,25 +11,27 @@ Then over the same n values
 2. tr E[yy^T] = sum_c (gamma_c^2 r_c + s_c^2), between ||s||^2 and ||gamma||^2 + ||s||^2, whatever f is;
 3. with d_c = |gamma_c| sqrt(r_c),
    max(||s||^2, max_c E y_c^2, tr/min(n, N)) <= lambda_max(E[yy^T]) <= lambda_max(dd^T + |s||s|^T) <= tr.
-   The second bound is attained, for every f that takes two values: by channels that are equal up to sign after the
-   standardization. So no better one follows, and at s = 0 it is the trace itself.
+   The second bound is attained for every f that takes two values and n >= 2: by a batch whose channels are equal up to
+   sign after the standardization. So no smaller bound in d and s holds for all batches; at s = 0 it is the trace.
 
 Proof. (1) The mean of x_c - mean is 0 and its mean square v_c; divide by v_c + eps, scale, shift: the mixed term has
 the factor 0. (2) Sum over c; 0 <= r_c < 1. (3) Below: all eigenvalues are >= 0, they add up to the trace, and at most
-min(n, N) of them are not 0. For a unit vector u, lambda_max >= u^T E[yy^T] u; take u = e_c, and u = s/||s||, for which
-u^T E[yy^T] u >= (u^T E y)^2 = ||s||^2. Above: E[yy^T] = Cov + ss^T with |Cov_ij| <= d_i d_j (Cauchy-Schwarz), so
-u^T E[yy^T] u <= |u|^T (dd^T + |s||s|^T) |u|. Equality: let f(z) be a on half of the batch and b on the other half, the
-halves exchanged where gamma_c s_c < 0. Then y_c is sign(s_c) (+-d_c + |s_c|), so E[yy^T] = dd^T + |s||s|^T up to the
-signs of rows and columns. The trace of that matrix is tr E[yy^T], and its eigenvalues are >= 0. QED
+min(n, N) of them are not 0. For a unit vector u, lambda_max >= u^T E[yy^T] u; take u = e_c, and if s is not 0 u =
+s/||s||, for which u^T E[yy^T] u >= (u^T E y)^2 = ||s||^2. Above: E[yy^T] = Cov + ss^T with |Cov_ij| <= d_i d_j
+(Cauchy-Schwarz), so u^T E[yy^T] u <= |u|^T (dd^T + |s||s|^T) |u|. Equality: let f(z) be a on one part of the batch and
+b on the rest, in every channel; a and b exchanged where gamma_c s_c < 0. All v_c are equal, and the standardized
+channels are +- one signal: y_c = t_c (d_c q + |s_c|) with E q = 0, E q^2 = 1 and signs t_c. So E[yy^T] = dd^T +
+|s||s|^T up to the signs of rows and columns. The trace of that matrix is tr E[yy^T], and its eigenvalues are >= 0. QED
 
-**What it does not say.** (a) Nothing about lambda_max beyond the trace. The mean spike is gone at s = 0 and comes back
-with s: ||s||^2 <= lambda_max. Correlated channels make a spike of their own that no centring removes. (b) Nothing about
-delta, so about B and H: the backward pass multiplies by gamma_c/sqrt(v_c + eps), which is large where f(z) varies
-little. (c) A channel that is constant over the batch (a dead ReLU) has r_c = 0 and keeps s_c^2 alone. (d) The values
-are those of this batch: in eval mode, behind a pooling layer, or on the pixels that one tap of a strided or padded
-convolution sees, the moments are others. (e) A fixed trace is not a small one: with gamma = 1 and s = 0 it is N, for
-Sigmoid more than the N (m^2 + v) of vanilla BN. (f) Both bounds of the layer are upper bounds: a smaller right side
-does not make the left side smaller.
+**What it does not say.** (a) At s = 0, nothing from above about lambda_max beyond the trace. The mean spike is gone at
+s = 0 and comes back with s: ||s||^2 <= lambda_max. Correlated channels make a spike of their own that no centring
+removes. (b) Nothing about delta, so about B and H: the backward pass multiplies by gamma_c/sqrt(v_c + eps), which is
+large where f(z) varies little. (c) A channel that is constant over the batch (a dead ReLU) has r_c = 0 and keeps s_c^2
+alone. (d) The values are those of this batch: in eval mode, behind a pooling layer, or on the pixels that one tap of a
+strided or padded convolution sees, the moments are others. (e) A fixed trace is not a small one: with gamma = 1 and s =
+0 it is N, for Sigmoid more than the N (m^2 + v) of vanilla BN. (f) Both bounds of the layer are upper bounds: a smaller
+right side does not make the left side smaller. (g) Nothing about training: layers that share the guarantee can train
+differently.
 """
 
 from dataclasses import dataclass
