@@ -95,8 +95,9 @@ def _waves(samples, channels):
 WORST = Spec(
     id="5.4", title="a batch that standardizing cannot spread",
     task="Behind the standardization (gamma 1, shift 0) the trace of $\\mathbb E[yy^\\top]$ is $N$ for every "
-         "activation. Its top eigenvalue may still be all of that. Return pre-activations z, `[samples, channels]`, "
-         "for which this happens with each of Sigmoid, Tanh, ReLU, SELU and Swish.",
+         "activation, if no channel is constant and eps does not count. Its top eigenvalue may still be all of that. "
+         "Return pre-activations z, `[samples, channels]`, for which this happens with each of Sigmoid, Tanh, ReLU, "
+         "SELU and Swish.",
     stub=worst_batch, reference=worst_batch_solution, check=check_worst_batch,
     hints=("The top eigenvalue is the whole trace if all other eigenvalues are 0: what is the rank of the matrix then?",
            "Every channel of y must be the same signal, up to its sign. f acts on each channel by itself.",
@@ -145,7 +146,7 @@ def _wave(base: float):
     return f
 
 
-_WAVES = {f"z (2 + sin(2 pi log_{base}|z|))": (_wave(base), False) for base in (2, 3, 10)}
+_WAVES = {f"z (2 + sin(2 pi log_{base}|z|))": (_wave(base), False) for base in (1.5, 2, 2.5, 3, 5, 7, 10)}
 _PASSES = {
     "relu": (lambda z: np.maximum(z, 0.0), True), "z": (lambda z: 1.0 * z, True),
     "abs": (np.abs, True), "leaky relu": (lambda z: np.where(z > 0, z, 0.1 * z), True),
@@ -231,6 +232,7 @@ SCALE = Spec(
         "invariance": Mutant(lambda f: bool(np.allclose(f(3.0 * _LINE), f(_LINE))), "is another property"),
         "f(0) = 0": Mutant(lambda f: bool(abs(f(np.zeros(1))[0]) < 1e-12), "is necessary, not enough"),
         "reversed": Mutant(lambda f: not scale_passes_solution(f), "the opposite of the right one"),
+        "one a alone": Mutant(_tested(_LINE, (5.0,)), "powers of one number"),
         "an array of answers": Mutant(lambda f: np.isclose(f(3.0 * _LINE), 3.0 * f(_LINE)), "truth values for f"),
     },
     why="In one dimension the homogeneous functions are two half lines that meet at 0: ReLU, leaky ReLU, |z|, z. "

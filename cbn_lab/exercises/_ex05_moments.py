@@ -60,8 +60,6 @@ _MISTAKES = {  # the mistake -> (an answer that makes it, the message)
     "density without its constant": (partial(_moments, normalize=False),
                                      "the density lacks its constant: it must integrate to 1, so divide by "
                                      "std * sqrt(2 pi), or divide the weights by their sum"),
-    "half of the line": (partial(_moments, weights=lambda x: np.where(x >= 0, np.exp(-0.5 * x**2), 0.0)),
-                         "only z above the mean is counted: integrate over the whole line"),
     "standard deviation returned": (partial(_moments, result=lambda m, v: (m, v**0.5, v + m * m)),
                                     "the second number is the standard deviation of f(z); expected its square"),
     "second moment without the mean": (partial(_moments, result=lambda m, v: (m, v, v)),
@@ -87,9 +85,21 @@ def check_moments(student) -> None:
         where = f"f = {name}, mean = {mean}, std = {std}"
         if _nearly(found, expected, mistakes):
             raise Wrong(f"nearly: {where} gives {found.round(4).tolist()}, expected {expected.round(4).tolist()}. "
-                        "Three digits need a fine grid: a sample of n has an error of 1/sqrt(n), and Gauss-Hermite "
-                        "nodes converge slowly where f has a kink")
+                        "Three digits need a fine grid that reaches some 6 std to both sides of `mean`. A sample of n "
+                        "has an error of 1/sqrt(n), and Gauss-Hermite nodes converge slowly where f has a kink")
+        if not any(same(found, value, rtol=_RTOL, atol=_ATOL) for value in (expected, *mistakes.values())):
+            _require_normal(student, mean, std)
         close(found, expected, where, what="(mean, variance, second moment)", mistakes=mistakes, rtol=_RTOL, atol=_ATOL)
+
+
+def _require_normal(student, mean, std) -> None:
+    """Wrong if the grid is not weighted by N(mean, std^2): f(z) = z shows it, whatever else is wrong."""
+    found = array(call(student, lambda z: 1.0 * z, mean, std)).ravel()
+    second = mean**2 + std**2
+    if not (same(found[1], std**2, rtol=0.05) or same(found[2], second, rtol=0.05)):
+        raise Wrong(f"for f(z) = z with mean = {mean}, std = {std} you get the second moment {found[2]:.4g}; that of z "
+                    f"is mean^2 + std^2 = {second:.4g}. Does every point of the grid carry the weight of the normal "
+                    "density, and does the grid reach far enough to both sides of `mean`?")
 
 
 def _nearly(found, expected, mistakes) -> bool:
@@ -97,6 +107,11 @@ def _nearly(found, expected, mistakes) -> bool:
     if any(same(found, value, rtol=_RTOL, atol=_ATOL) for value in (expected, *mistakes.values())):
         return False
     return same(found, expected, rtol=0.03, atol=0.03)
+
+
+def _even_weights(f, mean, std):
+    value = f(np.linspace(mean - 5 * std, mean + 5 * std, 10_001))
+    return value.mean(), value.var(), (value**2).mean()
 
 
 MOMENTS = Spec(
@@ -109,7 +124,8 @@ MOMENTS = Spec(
            "Take x from -10 to 10 in fine steps, weights proportional to exp(-x^2/2) that add up to 1. A mean is then "
            "`weight @ value`.",
            "The variance is the weighted mean of (value - first)^2, and the second moment is variance + first^2."),
-    mutants={name: Mutant(answer, said) for name, (answer, said) in _MISTAKES.items()},
+    mutants={name: Mutant(answer, said) for name, (answer, said) in _MISTAKES.items()}
+    | {"a grid without weights": Mutant(_even_weights, "carry the weight of the normal density")},
     why="Subtracting the mean before squaring keeps the digits that E f² - (E f)² would lose. A grid is as good as any "
         "rule here, because the weights die out at both ends. Kinks cost it little.")
 
@@ -152,6 +168,9 @@ _SPIKES = {
     "the others keep the mean": (_with(others=lambda m, v: m * m + v),
                                  "the others are m^2 + v, which is a diagonal entry and not an eigenvalue. Take a "
                                  "vector whose entries sum to 0"),
+    "the diagonal": (_with(lambda m, v, n: m * m + v, lambda m, v: m * m + v),
+                     "all are m^2 + v, the diagonal of the matrix, as if it were diagonal. Beside the diagonal stands "
+                     "m^2: E h_i h_j is not 0 although the covariance is"),
     "variance squared": (_with(lambda m, v, n: n * m * m + v * v, lambda m, v: v * v),
                          "the variance is squared, as if it were a standard deviation"),
     "smallest first": (lambda mean, variance, width: eigenvalues_solution(mean, variance, width)[::-1],
