@@ -22,9 +22,10 @@
 # cells take less than a minute of it on two CPU cores.
 #
 # Every claim carries one of four labels: **proved** (here), **measured** (here: seeds, device, settings),
-# **reported** (in a cited source), **folklore**. Where "the reconstruction" is named: our CBN layer is a
-# reconstruction from the abstract of Peng, Yu and Yu, of whose paper no more was known to us. It need not be their
-# layer (notebook 06).
+# **reported** (in a cited source), **folklore**. Where "the reconstruction" is named: our layer for complete batch
+# normalization (CBN) is a reconstruction from the abstract of Peng, Yu and Yu, of whose paper no more was known to
+# us. It need not be their layer (notebook 06). It adds a shift, applies $f$, standardizes, scales, and adds a second
+# shift.
 
 # %%
 # Set-up, the same in every notebook. It can be run again at any time.
@@ -86,7 +87,8 @@ ACTIVATIONS = ablation.ACTIVATIONS  # sigmoid, tanh, relu, selu, swish
 # **Statement (definition).** Suppose that $z$ is normal with mean $\beta$ and standard deviation $\gamma$. The mean
 # and deviation are what BN sets. That $z$ is *normal* is an assumption; section 4 looks at it in a net. Then
 # $$ m = \int f(z)\,\varphi(z)\,dz,\qquad v = \int (f(z)-m)^2\,\varphi(z)\,dz, $$
-# with $\varphi$ the normal density. For ReLU the integrals have closed forms, the rest is done on a grid.
+# with $\varphi$ the density of $\mathcal N(\beta, \gamma^2)$. For ReLU the integrals have closed forms, the rest is
+# done on a grid.
 #
 # **Your turn (exercise 5.1).** Write that function. `ex.hint()` helps in steps, `ex.solution()` shows one way. If you
 # leave it, the course's own function stands in below, and says so.
@@ -118,8 +120,8 @@ Table(rows)
 
 # %% [markdown]
 # The last column checks the integrals by sampling: a value between -3 and 3 is what chance gives. The column before
-# it is the *mean spike* of section 2. The table is for $\beta = 0$, $\gamma = 1$, where BN starts. During training
-# $\gamma$ and $\beta$ move, and so do the moments.
+# it, times the number of channels, is the height of the *mean spike* of section 2. The table is for $\beta = 0$,
+# $\gamma = 1$, where BN starts. During training $\gamma$ and $\beta$ move, and so do the moments.
 
 # %%
 sigmoid, relu, tanh = (activations.moments(f) for f in ("sigmoid", "relu", "tanh"))
@@ -138,9 +140,10 @@ display(figures.moments(ACTIVATIONS), Markdown(
 # does not add up, if the channels vary independently. So one eigenvalue is large and the others are small.
 #
 # **Statement (proved).** Let the $N$ channels have equal mean $m$, equal variance $v$ and covariance $c$ with each
-# other. Then $\mathbb E[hh^\top] = (m^2 + c)\,\mathbf 1\mathbf 1^\top + (v - c)\,I$. Its eigenvalues are $N(m^2 + c)
-# + v - c$, once, and $v - c$, $N - 1$ times. For uncorrelated channels that is $N m^2 + v$ and $v$ (LeCun, Bottou,
-# Orr and Müller 1998, section 4.3).
+# other. Then $\mathbb E[hh^\top] = (m^2 + c)\,\mathbf 1\mathbf 1^\top + (v - c)\,I$. Its eigenvalues are
+# $N(m^2 + c) + v - c$, once, and $v - c$, $N - 1$ times. For uncorrelated channels that is $N m^2 + v$ and $v$ (LeCun,
+# Bottou, Orr and Müller 1998, section 4.3). A first eigenvalue far above the others is called a *spike* here; where it
+# is due to $m$, the *mean spike*. It exceeds the others by $N m^2$, which is $N m^2/v$ times their size.
 #
 # **Proof.** On the diagonal stands $\mathbb E h_i^2 = m^2 + v$, beside it $\mathbb E h_i h_j = m^2 + c$; this is the
 # matrix above. Multiply it with $\mathbf 1$: each entry is $N(m^2 + c) + v - c$. Multiply it with a vector $u$ whose
@@ -203,14 +206,15 @@ display(Markdown(
 
 # %% [markdown]
 # **What you should now believe.** A mean that all channels share makes one large eigenvalue that grows with the width
-# (*proved*). Correlation does the same without a mean (*proved*). The explorer's picture rests on a normal $z$ with
+# (*proved*). A covariance $c > 0$ that all channels share does the same without a mean (*proved*). The explorer's
+# picture rests on a normal $z$ with
 # equal correlations.
 #
 # ## 3. Why these eigenvalues: the bounds of a weight layer
 #
 # **Intuition.** The gradient of $W$ is a product of what arrives from above and of what enters, $\delta h^\top$. The
 # curvature in $W$ is a product too. So the size and the shape of $h$ are factors of all three effects: (i) curvature,
-# (ii) squared gradient, (iii) its variance.
+# (ii) squared gradient, (iii) variance of the gradient.
 #
 # **Statement (proved).** Let $z = Wh$, and let the loss be a mean over samples; the layers below and above are held
 # fixed. If $\|\delta\| \le B$ and $\|H_z\| \le H$ for every sample, then
@@ -221,20 +225,24 @@ display(Markdown(
 # 3. $L_W \le H\,\lambda_{\max}(\mathbb E[hh^\top])$.
 #
 # **Proof.** (1) $g = \delta h^\top$, so $\|g\|^2 = \|\delta\|^2\|h\|^2 \le B^2\|h\|^2$, and $\mathbb E\|h\|^2$ is the
-# trace. Also $\mathrm{Var}[g] = \mathbb E\|g\|^2 - \|\mathbb E g\|^2 \le \mathbb E\|g\|^2$. (2) Put the $n$ samples
-# into the rows of $D$ and $A$: $\mathbb E g = D^\top A/n$. Now $\|D^\top A\|_F \le \|D\|_F\,\|A\|_{\mathrm{op}}$,
-# $\|D\|_F^2 \le nB^2$, and $\|A\|_{\mathrm{op}}^2 = n\,\lambda_{\max}(\mathbb E[hh^\top])$. (3) $z$ is linear in $W$,
-# so the Hessian in $W$ is exactly $\mathbb E[hh^\top \otimes H_z]$, with $\otimes$ the Kronecker product: each entry
-# of the first matrix times the whole second one. $H_z \preceq H\,I$, and $hh^\top$ has no negative eigenvalue, so
-# $hh^\top \otimes H_z \preceq H\,hh^\top \otimes I$. Take means; the right side has the eigenvalues of $\mathbb
-# E[hh^\top]$, times $H$. $\square$
+# trace. Also $\mathrm{Var}[g] = \mathbb E\|g\|^2 - \|\mathbb E g\|^2 \le \mathbb E\|g\|^2$. (2) Put the $\delta$ of
+# the $n$ samples into the rows of $D$ and their $h$ into those of $A$: $\mathbb E g = D^\top A/n$. Write $\|\cdot\|_F$
+# for the root of the sum of all squared entries and $\|\cdot\|_{\mathrm{op}}$ for the largest singular value. Now
+# $\|D^\top A\|_F \le \|D\|_F\,\|A\|_{\mathrm{op}}$, $\|D\|_F^2 \le nB^2$, and $\|A\|_{\mathrm{op}}^2 =
+# n\,\lambda_{\max}(\mathbb E[hh^\top])$. (3) $z$ is linear in $W$, so the Hessian in $W$ is exactly $\mathbb E[hh^\top
+# \otimes H_z]$, with $\otimes$ the Kronecker product: each entry of the first matrix times the whole second one. Write
+# $P \preceq Q$ if $Q - P$ has no negative eigenvalue. Then $H_z \preceq H\,I$, and $hh^\top$ has no negative
+# eigenvalue, so $hh^\top \otimes H_z \preceq H\,hh^\top \otimes I$. Take means; the right side has the eigenvalues of
+# $\mathbb E[hh^\top]$, times $H$. $\square$
 #
 # **With BN above, samples interact**: then $\delta_i$ is $n$ times the derivative of the batch's loss in $z_i$, and
-# $H$ bounds $n$ times the Hessian in all $z_i$ together. Lines 2 and 3 stay as they are.
+# $H$ bounds $n$ times the Hessian in all $z_i$ together. Lines 2 and 3 stay as they are. Line 1 holds for the terms
+# $\delta_i h_i^\top$, but these are no longer gradients of single samples' losses.
 #
 # **Check.** The last weight layer of a net on real digits. There $\delta$ and $H_z$ of the softmax are known: $p -
-# e_y$ and $\mathrm{diag}(p) - pp^\top$. Each line of the proof is an object of the library that computes both of its
-# sides.
+# e_y$ and $\mathrm{diag}(p) - pp^\top$, with $p$ the predicted probabilities and $e_y$ 1 at the label and 0 elsewhere.
+# $B$ and $H$ are the largest norms among the samples. Each line of the proof is an object of the library that computes
+# both of its sides.
 
 # %%
 digits = data.load("digits", "train")
@@ -282,7 +290,8 @@ display(Table(rows), Markdown(
 #
 # If no product $h_i h_j$ is correlated with an entry of $H_z$, then $\mathbb E[hh^\top\otimes H_z] = \mathbb
 # E[hh^\top]\otimes\mathbb E[H_z]$, and the eigenvalues of the block are all products of an eigenvalue of the one and
-# of the other (Huang et al. 2020 use this for the Fisher matrix; Desjardins et al. 2015 for whitening). It is *exact*
+# of the other (*reported*: Huang et al. 2020 use this for the Fisher matrix, the second moment of the gradient of the
+# log-likelihood; Desjardins et al. 2015 for whitening, which makes channels uncorrelated). It is *exact*
 # for one sample, for a constant $H_z$ (squared loss, last layer), and for an $h$ that does not vary. Otherwise it is
 # an approximation. How good is it here?
 
@@ -295,7 +304,7 @@ for name, state in states.items():
 print(layer_bounds.chain(factored=True).check(states["relu"]))
 parts = {f: layer_bounds.PRODUCT.right(s) / s.top_curvature for f, s in states.items()}
 display(Table(rows), Markdown(
-    "The factored line fails, as it must, and the library names the assumption behind it. The product gives "
+    "The factored line fails, as was to be expected, and the library names the assumption behind it. The product gives "
     + ", ".join(f"{x:.0%} ({f})" for f, x in parts.items()) + " of the true top eigenvalue. Sigmoid's factors are the "
     "best ones: its $h$ is nearly a constant vector, the third of the exact cases."))
 
@@ -330,14 +339,16 @@ for f in ACTIVATIONS:
 ratio = {f: spectra[f]["before"].top / theory[f].top for f in ACTIVATIONS}
 display(Table(rows), Markdown(
     f"Where there is a mean, the theory for independent channels meets the top eigenvalue: measured over theory is "
-    f"{ratio['sigmoid']:.2f} for Sigmoid and {ratio['relu']:.2f} for ReLU. For Tanh it is {ratio['tanh']:.0f}, for "
+    f"{ratio['sigmoid']:.2f} for Sigmoid and {ratio['relu']:.2f} for ReLU; for Swish, with its smaller mean, "
+    f"{ratio['swish']:.2f}. For Tanh it is {ratio['tanh']:.0f}, for "
     f"SELU {ratio['selu']:.0f}: there is no mean, and the correlation of the channels makes the spike. The other "
     "eigenvalues are nowhere alike, as the flat line says they should be; they spread over orders of magnitude."))
 
 # %% [markdown]
 # ### What correlation adds
 #
-# **Statement.** Let $z_1, z_2$ be jointly normal with mean 0, variance 1 and correlation $\rho$. Write $f = \sum_k
+# **Statement (proved, given Mehler's formula).** Let $z_1, z_2$ be jointly normal with mean 0, variance 1 and
+# correlation $\rho$, and $\mathbb E f(z_1)^2$ finite. Write $f = \sum_k
 # a_k \eta_k$ with $\eta_k$ the Hermite polynomials, normalized so that $\mathbb E\,\eta_j(z_1)\eta_k(z_1)$ is 1 for
 # $j = k$ and 0 otherwise. Then
 # $$ \mathrm{Cov}\big(f(z_1), f(z_2)\big) = \sum_{k \ge 1} a_k^2\,\rho^k . $$
@@ -346,7 +357,8 @@ display(Table(rows), Markdown(
 # O'Donnell 2014, proposition 11.31). Insert the two series; the term $k = 0$ is $m^2$. $\square$
 #
 # So one can measure the correlation of $z$ in the net, and predict the whole spectrum behind $f$ with nothing but the
-# coefficients of $f$. The hook in the next cell keeps what leaves each BN.
+# coefficients of $f$. The hook in the next cell keeps what leaves each BN. The *excess kurtosis* in its table is
+# $\mathbb E z^4 - 3$.
 
 # %%
 def behind_batch_norm(model):
@@ -377,7 +389,8 @@ Table(rows)
 #
 # ### After some training
 #
-# Both arms are trained for 10 epochs on the digits, one seed, with a common learning rate. "Mean's part" is
+# Vanilla BN and the reconstruction (`complete`) are trained for 10 epochs on the digits, one seed, with a common
+# learning rate (*measured*; CPU, float32, so other machines may differ in the last digits). "Mean's part" is
 # $\|\mathbb E h\|^2$ over the trace, averaged over the three weight layers behind an activation.
 
 # %% tags=["nbval-ignore-output"]
@@ -404,10 +417,12 @@ for f in ACTIVATIONS:
         pairs = zip(at_start, trained[f, placement], strict=True)
         rows.append((f, placement, *(f"{a:.2f}, {b:.2f}" for a, b in pairs)))
 returned = {f: trained[f, "complete"][2] for f in ACTIVATIONS}
+more = [f for f in ACTIVATIONS if returned[f] > trained[f, "before"][2]]
 display(Table(rows), Markdown(
     "With the reconstruction (`complete`) the mean's part starts at 0 and comes back in training, since its shift is a "
     "mean: " + ", ".join(f"{f} {x:.2f}" for f, x in returned.items()) + ". It stays far below that of Sigmoid with "
-    f"vanilla BN ({trained['sigmoid', 'before'][2]:.2f}). That mean is learned, and not an accident of $f$."))
+    f"vanilla BN ({trained['sigmoid', 'before'][2]:.2f}). For {', '.join(more) or 'no activation'} it ends larger than "
+    "with vanilla BN. That mean is learned, and not an accident of $f$."))
 
 # %% [markdown]
 # ## 5. Two tensions, and the scale
@@ -419,8 +434,8 @@ display(Table(rows), Markdown(
 # and SELU not at all: their mean is 0 at the start. But Tanh and SELU are among the activations that vanilla BN is
 # *reported* to slow, and ReLU is not. Centring can explain Sigmoid. It cannot explain Tanh and SELU.
 #
-# **Second tension: the trace.** Standardizing raises the trace. Bound 1 of section 3 (squared gradient, variance)
-# gets *worse* while bound 3 (curvature) gets better.
+# **Second tension: the trace.** Standardizing raises the trace for all but SELU. Bound 1 of section 3 (squared
+# gradient, variance) gets *worse* while bound 3 (curvature) gets better.
 
 # %%
 rows = [("activation", "trace / N: before, behind", "top: before, behind", "top / trace: before, behind")]
@@ -443,14 +458,15 @@ display(figures.tension(ACTIVATIONS), Table(rows))
 #
 # ### Through which activations does a scale pass?
 #
-# **Statement (proved).** $f$ is *positively homogeneous* if $f(az) = a f(z)$ for all $z$ and all $a > 0$. (1) Then
-# for weight, $f$, BN without bias the loss does not change under $W \to aW$, up to $\varepsilon$ in BN. (2) And with
-# BN before $f$, the shares behind $f$ depend on $\beta/\gamma$ only: a common factor of $\gamma$ and $\beta$ changes
-# nothing. (3) For weight, BN, $f$ the loss does not change under $W \to aW$ whatever $f$ is.
+# **Statement (proved).** $f$ is *positively homogeneous* if $f(az) = a f(z)$ for all $z$ and all $a > 0$. (1) Then for
+# weight, $f$, BN without bias the loss does not change under $W \to aW$, up to $\varepsilon$ in BN. (2) And with BN
+# before $f$, a common factor $a > 0$ of all $\gamma$ and $\beta$ changes no share behind $f$. So if all channels have
+# the same $\gamma > 0$ and the same $\beta$, only $\beta/\gamma$ counts. (3) For weight, BN, $f$ the loss does not
+# change under $W \to aW$ whatever $f$ is, again up to $\varepsilon$.
 #
 # **Proof.** (1) $f(aWh) = a f(Wh)$, and BN divides by a standard deviation that has the factor $a$ as well. (2)
-# $f(\gamma x + \beta) = \gamma f(x + \beta/\gamma)$; a common factor $\gamma$ of $h$ multiplies all eigenvalues by
-# $\gamma^2$. (3) BN takes the factor away before $f$. $\square$
+# $f(a\gamma x + a\beta) = a f(\gamma x + \beta)$; a common factor $a$ of $h$ multiplies all eigenvalues, and the trace,
+# by $a^2$. Take $a = 1/\gamma$ for the second sentence. (3) BN takes the factor away before $f$. $\square$
 #
 # **Your turn (exercise 5.3).** Write a numerical test of homogeneity.
 
@@ -490,9 +506,9 @@ for f in ACTIVATIONS:
 Table(rows)
 
 # %% [markdown]
-# Weights times 10, biases 0. Behind BN before $f$ the loss stays for every activation, behind $f$ it stays for ReLU
+# Weights times 10, biases 0. With BN before $f$ the loss stays for every activation, with BN behind $f$ for ReLU
 # alone. So for ReLU the size of $W$ has no effect at either position. For the others it has one where the norm stands
-# behind $f$: it decides how far $f$ saturates, and nothing holds it.
+# behind $f$: it decides which part of $f$ is used, and no norm undoes it.
 #
 # **What you should now believe.** Raw traces and eigenvalues of different placements depend on a scale that can be
 # moved into the weight; shares do not (*proved*). In shares, the moments speak for Sigmoid, ReLU and Swish, and are
@@ -504,32 +520,48 @@ Table(rows)
 # **Intuition.** Behind a standardization each channel has the mean and variance that its own parameters give it,
 # whatever $f$ is. That is a promise about each channel. It is no promise about how channels go together.
 #
-# **Statement (proved).** Train mode. Let $f$ be any function, $x_c$ its $n$ values in channel $c$ of the batch, $v_c$
-# their variance (with $1/n$), $r_c = v_c/(v_c+\varepsilon)$, and $y_c = \gamma_c\,(x_c - \bar
-# x_c)/\sqrt{v_c+\varepsilon} + s_c$. Over the same $n$ values:
+# It holds for every layer that ends in standardization, scale and shift: for the reconstruction, and for BN moved
+# behind $f$ as well.
+#
+# **Statement (proved).** Train mode. Let $f$ be any function, $x_c$ its $n$ values in channel $c$ of the batch
+# (samples and positions), $v_c$ their variance (with $1/n$), $\varepsilon > 0$, $r_c = v_c/(v_c+\varepsilon)$, and
+# $y_c = \gamma_c\,(x_c - \bar x_c)/\sqrt{v_c+\varepsilon} + s_c$. Over the same $n$ values:
 #
 # 1. $y_c$ has mean $s_c$ and second moment $\gamma_c^2 r_c + s_c^2$;
 # 2. $\mathrm{tr}\,\mathbb E[yy^\top] = \sum_c(\gamma_c^2 r_c + s_c^2)$, between $\|s\|^2$ and $\|\gamma\|^2+\|s\|^2$;
-# 3. $\|s\|^2 \le \lambda_{\max}(\mathbb E[yy^\top]) \le \lambda_{\max}(dd^\top + |s||s|^\top) \le
-#    \mathrm{tr}\,\mathbb E[yy^\top]$ with $d_c = |\gamma_c|\sqrt{r_c}$. The second bound is attained for every $f$
-#    that takes two values, so no better one follows.
+# 3. $\max\big(\|s\|^2,\ \max_c(\gamma_c^2 r_c + s_c^2),\ \mathrm{tr}/\min(n, N)\big) \le \lambda_{\max}(\mathbb
+#    E[yy^\top]) \le \lambda_{\max}(dd^\top + |s||s|^\top) \le \mathrm{tr}\,\mathbb E[yy^\top]$, with $d_c =
+#    |\gamma_c|\sqrt{r_c}$, and $|s|$ the vector of the $|s_c|$. For every $f$ that takes two values, and $n \ge 2$,
+#    some batch attains the second bound. So no smaller one in $d$ and $s$ holds for all batches.
 #
-# **Proof.** (1) $x_c - \bar x_c$ has mean 0 and mean square $v_c$. Divide, scale, shift; the mixed term has a factor
-# 0. (2) Sum over $c$; $0 \le r_c < 1$. (3) Below: with $u = s/\|s\|$, $u^\top\mathbb E[yy^\top]u = \mathbb E(u^\top
-#    y)^2 \ge (u^\top s)^2 = \|s\|^2$. Above: $\mathbb E[yy^\top] = \mathrm{Cov} + ss^\top$ and $|\mathrm{Cov}_{ij}|
-#    \le d_i d_j$, so for a unit vector $u$ the form is at most $|u|^\top(dd^\top + |s||s|^\top)|u|$. Its trace is
-#    $\sum_c(d_c^2 + s_c^2)$, and both of its eigenvalues are $\ge 0$. Attained: let half of the batch have $f(z) = a$
-#    in each channel and the other half $b$, with the halves exchanged where $\gamma_c s_c < 0$. Then all channels
-#    carry one signal up to sign. $\square$
+# **Proof.** (1) $x_c - \bar x_c$ has mean 0 and mean square $v_c$. Divide, scale, shift; the mixed term vanishes. (2)
+# Sum over $c$; $0 \le r_c < 1$.
+#
+# (3) *Below.* The eigenvalues are $\ge 0$ and add up to the trace. At most $\min(n, N)$ of them are not 0, so the
+# largest is at least $\mathrm{tr}/\min(n, N)$. It is also at least $u^\top\mathbb E[yy^\top]u = \mathbb E(u^\top y)^2$
+# for every unit vector $u$. The unit vector of channel $c$ gives $\mathbb E y_c^2$. If $s \ne 0$, $u = s/\|s\|$ gives
+# at least $(u^\top s)^2 = \|s\|^2$.
+#
+# *Above.* $\mathbb E[yy^\top] = \mathrm{Cov} + ss^\top$ and $|\mathrm{Cov}_{ij}| \le d_i d_j$ (Cauchy and Schwarz). So
+# for a unit vector $u$, $u^\top\mathbb E[yy^\top]u \le |u|^\top(dd^\top + |s||s|^\top)|u|$, and $|u|$ is a unit vector
+# as well. The trace of $dd^\top + |s||s|^\top$ is $\sum_c(d_c^2 + s_c^2)$, and none of its eigenvalues is negative.
+#
+# *Attained.* Let one part of the batch have $f(z) = a$ in each channel and the rest $b$. All standardized channels
+# carry one signal $q$ with mean 0, and $y_c = \gamma_c\sqrt{r_c}\,q + s_c$ with $\mathbb E q^2 = 1$. Where $\gamma_c
+# s_c < 0$, exchange $a$ and $b$: that turns $q$ into $-q$ and leaves $v_c$. Now $y_c = \pm(d_c q + |s_c|)$, so
+# $\mathbb E[yy^\top]$ is $dd^\top + |s||s|^\top$ up to signs of rows and columns, which change no eigenvalue.
+# $\square$
 #
 # **What it does not say.**
-# - *Nothing about $\lambda_{\max}$ beyond the trace*: exercise 5.4. And the mean spike comes back with $s$.
+# - *At $s = 0$ nothing from above about $\lambda_{\max}$ beyond the trace*: exercise 5.4. And the mean spike comes back
+#   with $s$.
 # - *Nothing about $\delta$*, so about $B$ and $H$: section 7.
 # - *A channel that is constant over the batch* (a dead ReLU) has $r_c = 0$: it is left with $s_c^2$.
 # - *Only this batch*: in eval mode the running statistics are others. A pooling layer behind it, or the stride of a
 #   convolution, changes over which values the mean is taken.
-# - *Fixed is not small*: with $\gamma = 1$, $s = 0$ the trace is $N$, for Sigmoid more than with vanilla BN (section
-#   5). And bounds from above do not order what they bound.
+# - *Fixed is not small*: with $\gamma = 1$, $s = 0$ the trace is $N$ (but for $\varepsilon$), for Sigmoid more than
+#   with vanilla BN (section 5). And bounds from above do not order what they bound.
+# - *Nothing about training*: layers with the same guarantee train differently (section 8).
 #
 # **Your turn (exercise 5.4).** Find the batch for which standardizing does not help at all.
 
@@ -584,17 +616,20 @@ Table(rows)
 # standard deviation, and on the way back so does the gradient. Where $f(z)$ varies little the division is by a small
 # number.
 #
-# **Statement.** (1, proved) Per layer BN's backward pass multiplies by $\gamma/\sqrt{v+\varepsilon}$ and takes away
-# two components. (2, proved) For $z \sim \mathcal N(\beta, \gamma^2)$ and every continuous $f$ with a derivative but
-# for kinks, $\gamma^2\,\mathbb E f'(z)^2 \ge \mathrm{Var} f(z)$, with equality only for straight lines. (3, in the
-# limit of infinite width and batch, *reported* for ReLU: Yang et al. 2019) In a deep net of equal blocks with BN the
-# squared gradient grows, from block to block downwards, by the factor $\gamma^2\,\mathbb E f'^2/\mathrm{Var} f$.
+# **Statement.** (1, proved) Per channel BN's backward pass multiplies by $\gamma/\sqrt{v+\varepsilon}$, with $v$ the
+# variance of what BN receives. It takes away two components of the gradient over the batch: its mean, and (up to
+# $\varepsilon$) its part along the standardized values. (2, proved) For $z \sim \mathcal N(\beta, \gamma^2)$ and every
+# continuous $f$ with a derivative but for kinks and finite $\mathbb E f^2$ and $\mathbb E f'^2$, $\gamma^2\,\mathbb E
+# f'(z)^2 \ge \mathrm{Var} f(z)$, with equality only for straight lines. (3, in the limit of infinite width and batch,
+# *reported* for ReLU: Yang et al. 2019) In a deep net of equal blocks with BN and normal weights the squared gradient
+# grows, from block to block downwards, by the factor $\gamma^2\,\mathbb E f'^2/\mathrm{Var} f$.
 # (`cbn_lab.probes.depth` measures it for every activation and placement.)
 #
-# **Proof of (2).** Write $f(\beta + \gamma x) = \sum_k a_k\eta_k(x)$. Then $\mathrm{Var} f = \sum_{k\ge1} a_k^2$. The
-# derivative of $\eta_k$ is $\sqrt k\,\eta_{k-1}$, so $\gamma^2\,\mathbb E f'^2 = \sum_{k\ge1} k\,a_k^2$. Compare term
-# by term; equality needs $a_k = 0$ for all $k \ge 2$. $\square$ (This is the Gaussian Poincaré inequality. For (1)
-# see notebook 01; SymPy checks it below.)
+# **Proof of (2).** Write $f(\beta + \gamma x) = \sum_k a_k\eta_k(x)$ with $x \sim \mathcal N(0, 1)$ and the $\eta_k$
+# of section 4. Then $\mathrm{Var} f = \sum_{k\ge1} a_k^2$. The derivative in $x$ is $\gamma f'$. Integration by parts,
+# which needs that $f$ does not jump, gives it the coefficient $\sqrt k\,a_k$ at $\eta_{k-1}$, so $\gamma^2\,\mathbb E
+# f'^2 = \sum_{k\ge1} k\,a_k^2$. Compare term by term; equality needs $a_k = 0$ for all $k \ge 2$. $\square$ (This is
+# the Gaussian Poincaré inequality. For (1) see notebook 01; SymPy checks it below.)
 
 # %%
 for identity in (*algebra.batch_norm_backward(), *algebra.santurkar()):
@@ -629,8 +664,9 @@ display(Table(rows), Markdown(
 #
 # **Test 1: equal start, different outcome.** In the structure ablation (notebook 06; CIFAR-10, 20,000 images, 3
 # epochs) many rows differ only in parameters that start at 1 or 0, and in how fast these move. At initialization they
-# are one and the same function. The cell checks that on the digits, and prints how far their gains over vanilla BN
-# lie apart.
+# are one and the same function. The cell checks that on the digits, and prints their gains over vanilla BN: test
+# accuracy minus that of vanilla BN with the same seed, in percentage points. In the names, "standardize" is BN without
+# scale and shift, and "9x shift" is a shift that learns 9 times as fast.
 
 # %%
 SAME = ("standardize", "gamma_only", "affine_before", "swapped", "post_9x", "shifts_9x", "gamma_9x", "gamma_25x")
@@ -661,8 +697,10 @@ seeds = sorted({run.config["seed"] for run in small})
 display(Markdown(
     "*Measured*: the same moments at the start, and gains of "
     + ", ".join(f"{low:+.1f} to {high:+.1f} ({f})" for f, (low, high) in reach.items())
-    + f" points, means over {len(seeds)} seeds. For Tanh some of these rows lose against vanilla BN and others win. "
-    "So the start does not decide; what the parameters can do from there does, at least for Sigmoid, Tanh and SELU."))
+    + f" points, means over {len(seeds)} seeds. The best and the worst row lie "
+    + ", ".join(f"{high - low:.1f} ({f})" for f, (low, high) in reach.items())
+    + " points apart. For Tanh some of these rows lose against vanilla BN and others win. So the start does not "
+    "decide; what the parameters can do from there does, at least for Sigmoid, Tanh and SELU."))
 
 # %% [markdown]
 # **Test 2: is it the mean?** The row "divide by RMS" divides $h$ by the root of its second moment and leaves the mean
@@ -685,9 +723,10 @@ display(Table(rows), Markdown(
     f"For Sigmoid the mean gain is {without:+.1f} points with centring and {with_mean:+.1f} without. {verdict}"))
 
 # %% [markdown]
-# **Test 3: does the share predict the training loss?** Recorded runs of notebook 00: five activations, five
-# placements, digits, mean over three seeds. The share is measured in the same net at initialization (seed 0, mean
-# over the weight layers behind an activation).
+# **Test 3: does the share predict the training loss?** Recorded runs of notebook 00: five activations, five placements
+# (BN before $f$, behind $f$, before the weight layer, at both sides of $f$, the reconstruction), digits, mean over
+# three seeds. The share is measured in the same net at initialization (seed 0, mean over the weight layers behind an
+# activation).
 
 # %%
 recorded = start.records()
@@ -720,7 +759,10 @@ display(Table(rows), Markdown(
     f"Over all {len(points)} points the rank correlation of share and loss is {rank[0]:+.2f}, and {rank[1]:+.2f} "
     "without Sigmoid under vanilla BN, which stands apart. That looks like an explanation. But it mixes activations, "
     "which differ in much else than in their share. The table compares at a fixed activation. Sigmoid has a large "
-    "change of share and a large change of loss. ReLU has a large change of share too, and hardly any change of loss."))
+    "change of share and a large change of loss. ReLU has a large change of share too, and hardly any change of loss. "
+    "Tanh's share hardly changes, and its loss is higher behind f in "
+    f"{sum(losses['tanh', 'after'][s] > loss for s, loss in losses['tanh', 'before'].items())} of "
+    f"{len(losses['tanh', 'before'])} seeds."))
 
 # %% [markdown]
 # **What you should now believe.** The moments are right as a description: they predict the spectra of real nets. As
@@ -738,15 +780,15 @@ display(Table(rows), Markdown(
 # - *Its gradient.* Under BN the gradient grows most with ReLU, at the point where BN starts (section 7). This speaks
 #   against ReLU.
 # - *Its scale.* Of the five it alone lets a scale pass. So only $\beta/\gamma$ counts, and it hardly matters on which
-#   side of it BN stands. This fits the small differences between ReLU's rows in section 8. That it is the *reason* is
-#   not shown here.
+#   side of it BN stands. This fits the small differences between ReLU's rows in section 8. But Swish's rows differ
+#   little more, and no scale passes through Swish. That it is the *reason* is not shown here.
 #
 # | claim | label |
 # |---|---|
 # | the spectrum for equal moments, the layer's bounds, the theorem of section 6, Poincaré's inequality | proved, here |
 # | the covariance behind $f$ from that of $z$ | proved, given Mehler's formula (reported) |
 # | $z$ is normal enough to predict the top eigenvalues of a net at the start | measured, here: one net, digits |
-# | Tanh and SELU have the same share before and behind the standardization | measured, here: one net, digits |
+# | Tanh and SELU have nearly the same share with BN before $f$ and behind it | measured, here: one net, digits |
 # | equal moments at the start, different gains; RMS without centring helps Sigmoid as much | measured: recorded runs |
 # | the growth of the gradient in deep nets with BN | reported (Yang et al. 2019) for ReLU |
 # | vanilla BN slows Sigmoid, Tanh and SELU; CBN does not | reported (abstract of Peng, Yu and Yu) |
