@@ -71,7 +71,7 @@ class _ByTorch(nn.BatchNorm1d):
 @pytest.mark.parametrize(("id", "answer"), [
     ("1.1", _forward_by_matrices), ("1.1", _forward_in_float64), ("1.2", _backward_by_jacobian),
     ("1.3", _update_by_data), ("1.4", 7.0), ("1.4", torch.tensor(7)), ("1.5", _merge_by_shares), ("1.6", _ByTorch),
-], ids=str)
+], ids=lambda value: getattr(value, "__name__", str(value)))
 def test_a_right_answer_in_another_style_is_accepted(id, answer):
     assert outcome(id, answer)[0] == "correct", outcome(id, answer)
 
