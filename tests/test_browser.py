@@ -1,4 +1,5 @@
-"""Notebook 00 in JupyterLab and Chromium: everything runs, menus redraw, training starts and stops, nothing phones out.
+"""Notebooks 00 and 03 in JupyterLab and Chromium: all cells run, menus and sliders redraw, training starts and stops,
+nothing phones out.
 
 Skipped where playwright or Chromium is missing. Screenshots go to tests/artifacts/ (not committed).
 """
@@ -53,10 +54,10 @@ PIXELS = """async image => {
 
 
 @pytest.fixture
-def lab(tmp_path):
-    """The address of a JupyterLab with folders of its own, serving a copy of the notebook."""
+def lab(tmp_path, request):
+    """The address of a JupyterLab with folders of its own, serving a copy of the notebook that the test names."""
     (tmp_path / "work" / "notebooks").mkdir(parents=True)
-    shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", tmp_path / "work" / "notebooks")
+    shutil.copy(ROOT / "notebooks" / f"{request.param}.ipynb", tmp_path / "work" / "notebooks")
     for name, values in SETTINGS.items():
         path = tmp_path / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,7 @@ def lab(tmp_path):
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_for(address, server, tmp_path / "server.log")
-        yield f"{address}/lab/tree/notebooks/00_start_here.ipynb?token=test"
+        yield f"{address}/lab/tree/notebooks/{request.param}.ipynb?token=test"
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # the group: the kernel is a process of its own
         server.wait(20)
@@ -132,13 +133,40 @@ def _shoot(page, cell, name):
     page.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
-@pytest.mark.timeout(240)
-def test_notebook_00_in_a_browser(lab, page):
-    page.goto(lab)
+def _run_all(page, address):
+    page.goto(address)
     page.wait_for_function(READY)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_function(FINISHED, timeout=150_000)
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
+
+
+def _assert_quiet(page):
+    """No error in the console, and nothing asked of another machine."""
+    assert page.errors == []
+    assert [a for a in page.addresses if not re.match(r"((http|ws)://127\.0\.0\.1:\d+/|data:|blob:)", a)] == []
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("lab", ["03_three_effects_proof"], indirect=True)
+def test_the_slack_meter_in_a_browser(lab, page):
+    _run_all(page, lab)
+    meter = _cell(page, "slack.meter()")
+    picture = meter.locator("img.widget-image")
+    first = picture.evaluate(PIXELS)
+    slider = meter.locator(".widget-slider [role=slider]").first
+    slider.focus()
+    for _ in range(10):
+        slider.press("ArrowRight")
+    _changed(picture, first)
+    _shoot(page, meter, "slack_meter")
+    _assert_quiet(page)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("lab", ["00_start_here"], indirect=True)
+def test_notebook_00_in_a_browser(lab, page):
+    _run_all(page, lab)
 
     live = _cell(page, "widgets.watch(pair")
     _shoot(page, live, "experiment")
@@ -169,6 +197,4 @@ def test_notebook_00_in_a_browser(lab, page):
     sync_api.expect(stop).to_be_disabled()
     _shoot(page, chooser, "stopped")
     assert waited < 5  # under a second on an idle machine; here the tests share the processor
-
-    assert page.errors == []
-    assert [a for a in page.addresses if not re.match(r"((http|ws)://127\.0\.0\.1:\d+/|data:|blob:)", a)] == []
+    _assert_quiet(page)
