@@ -22,7 +22,7 @@ def slack_meter(evaluation) -> Figure:
     height = 1.1 + 0.29 * len(rows)
     fig, (axis,) = axes(size=(10.5, height))
     fig.set_layout_engine("none")  # a constrained layout takes longer than all the rest, and sliders wait for it
-    axis.set_position((0.21, 0.55 / height, 0.46, 0.29 * len(rows) / height))
+    axis.set_position((0.225, 0.55 / height, 0.445, 0.29 * len(rows) / height))
     steps = len(evaluation.history)
     lefts, rights, bands = _curves(evaluation, rows, steps)
     solid, dashed = nth_mark(1), nth_mark(0)

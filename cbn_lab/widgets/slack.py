@@ -43,8 +43,8 @@ class Sliders(Shown):
         self.error: Exception | None = None
         redraw = debounced(self.redraw)
         for control in controls:
-            control.style.description_width = "9em"
-            control.layout.width = "27em"
+            control.style.description_width = "11em"
+            control.layout.width = "29em"
             control.observe(lambda change: redraw(), "value")
         rows = [ipywidgets.HBox(controls[i:i + 2]) for i in range(0, len(controls), 2)]
         for row in rows:
