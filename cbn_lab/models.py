@@ -41,19 +41,35 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int 
     image too small for the network;
     TypeError for a size argument that the network does not have.
     """
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")
+    _require_model(name, size)
     if num_classes < 1 or in_channels < 1 or image_size < 1:
         raise ValueError(f"num_classes, in_channels and image_size must be at least 1, got {num_classes}, "
                          f"{in_channels} and {image_size}")
     # One draw before anything else, so that nets that differ only in placement or activation get the same weights.
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
     make = _BlockMaker(activation, placement, norm_options or {})
-    require_known(f"model {name!r}", size, _REGISTRY[name], given=4)
     model = _REGISTRY[name](make, num_classes, in_channels, image_size, **size)
     make.require_all_used()
     _lecun_normal(model, generator)
     return model
+
+
+def block_count(name: str, **size) -> int:
+    """How many blocks, each with its own activation and placement, `build(name, ..., **size)` makes. Errors as there.
+
+    Counted on the network itself, made without memory for its weights.
+    """
+    _require_model(name, size)
+    make = _BlockMaker("identity", "none", {})
+    with torch.device("meta"):
+        _REGISTRY[name](make, 10, 3, 32, **size)
+    return make.used
+
+
+def _require_model(name: str, size: dict) -> None:
+    if name not in _REGISTRY:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")
+    require_known(f"model {name!r}", size, _REGISTRY[name], given=4)
 
 
 class _BlockMaker:
@@ -65,25 +81,25 @@ class _BlockMaker:
                 raise TypeError(f"{what} must be a name, or a list of names, one per block, got {value!r}")
         self._per_block = {"activation": activation, "placement": placement}
         self._norm_options = norm_options
-        self._used = 0
+        self.used = 0
 
     def _next(self) -> tuple[str, str]:
         chosen = []
         for what, value in self._per_block.items():
             if isinstance(value, str):
                 chosen.append(value)
-            elif self._used < len(value):
-                chosen.append(value[self._used])
+            elif self.used < len(value):
+                chosen.append(value[self.used])
             else:
                 raise ValueError(f"{what} lists {len(value)} names, but the network has more blocks; "
                                  "give one name per block, or one name for all")
-        self._used += 1
+        self.used += 1
         return chosen[0], chosen[1]
 
     def require_all_used(self) -> None:
         for what, value in self._per_block.items():
-            if not isinstance(value, str) and len(value) != self._used:
-                raise ValueError(f"{what} lists {len(value)} names, but the network has {self._used} blocks")
+            if not isinstance(value, str) and len(value) != self.used:
+                raise ValueError(f"{what} lists {len(value)} names, but the network has {self.used} blocks")
         placements = self._per_block["placement"]
         if self._norm_options and {"none"} == ({placements} if isinstance(placements, str) else set(placements)):
             raise ValueError(f"placement 'none' has no norm and takes no norm options, got "
@@ -118,7 +134,7 @@ class _BlockMaker:
 
     def _last(self, what: str) -> str:
         value = self._per_block[what]
-        return value if isinstance(value, str) else value[self._used - 1]
+        return value if isinstance(value, str) else value[self.used - 1]
 
 
 def _conv(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3) -> Callable:

@@ -122,6 +122,23 @@ def test_the_residual_sum_stands_before_the_activation():
     assert isinstance(block.nonlinear[0], norms.CompleteBatchNorm2d)
 
 
+@pytest.mark.parametrize("name, size, count", [("mlp", {"depth": 30, "width": 64}, 30), ("convnet", {}, 6),
+                                               ("convnet", {"widths": [4, 4, 4]}, 3), ("vgg16", {}, 13),
+                                               ("resnet20", {}, 19), ("resnet18", {}, 17)])
+def test_as_many_blocks_as_lists_may_have_names(name, size, count):
+    assert models.block_count(name, **size) == count
+    models.build(name, num_classes=2, activation=["tanh"] * count, placement=["before"] * count, **size)
+    with pytest.raises(ValueError, match=f"lists {count + 1} names, but the network has {count} blocks"):
+        models.build(name, num_classes=2, activation=["tanh"] * (count + 1), **size)
+
+
+def test_blocks_of_an_unknown_network_cannot_be_counted():
+    with pytest.raises(ValueError, match="unknown model 'lenet'"):
+        models.block_count("lenet")
+    with pytest.raises(TypeError, match="no 'depth'; known: widths, strides"):
+        models.block_count("convnet", depth=3)
+
+
 def test_subsampling_shortcut():
     x = torch.arange(32.0).reshape(1, 2, 4, 4)
     y = models.Subsample(2, 3)(x)
