@@ -11,6 +11,7 @@ with one seed of torch's global generator, nets that differ in activation or pla
 Biases are 0.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -64,6 +65,13 @@ def block_count(name: str, **size) -> int:
     with torch.device("meta"):
         _REGISTRY[name](make, 10, 3, 32, **size)
     return make.used
+
+
+def sizes(name: str) -> dict:
+    """The size arguments that `build(name, ...)` takes, with their defaults. ValueError for an unknown name."""
+    _require_model(name, {})
+    parameters = list(inspect.signature(_REGISTRY[name]).parameters.values())[4:]
+    return {parameter.name: parameter.default for parameter in parameters}
 
 
 def _require_model(name: str, size: dict) -> None:

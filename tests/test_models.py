@@ -132,6 +132,12 @@ def test_as_many_blocks_as_lists_may_have_names(name, size, count):
         models.build(name, num_classes=2, activation=["tanh"] * (count + 1), **size)
 
 
+@pytest.mark.parametrize("name", models.names())
+def test_sizes_written_out_build_the_same_network(name):
+    plain, written = (parameters(models.build(name, num_classes=3, **size)) for size in ({}, models.sizes(name)))
+    assert plain == written
+
+
 def test_blocks_of_an_unknown_network_cannot_be_counted():
     with pytest.raises(ValueError, match="unknown model 'lenet'"):
         models.block_count("lenet")
