@@ -1,4 +1,4 @@
-"""Learning curves of recorded runs, one arm for each setting that is compared. Every seed is drawn."""
+"""Learning curves of runs, recorded or live, one arm for each setting that is compared. Every seed is drawn."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from statistics import fmean
 
 from cbn_lab import activations, blocks
 from cbn_lab.figures.selection import COMPARED, held_out_split, require_one_setting, setting, spread, word
-from cbn_lab.figures.style import Figure, Mark, axes, mark, nth_mark, styled
+from cbn_lab.figures.style import MARKS, Figure, Mark, axes, mark, nth_mark, styled
 
 
 def arms(runs: Sequence) -> dict[str, list]:
@@ -21,11 +21,17 @@ def arms(runs: Sequence) -> dict[str, list]:
 
 
 @styled
-def learning_curves(runs: Sequence | Mapping[str, Sequence]) -> Figure:
-    """Training loss (nats) and held-out accuracy (%) against the epoch: a thin line per seed, a thick one for the mean.
+def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
+                    upto: float | Mapping[str, float] | None = None) -> Figure:
+    """Training loss (nats) and held-out accuracy (%) against the epoch: each seed, their range, and their mean.
+
+    Seeds are thin lines on the left and hollow points on the right. A band goes from the lowest seed to the highest and
+    a thick line is their mean, both as far as all seeds of the arm have got.
 
     `runs` is a list, which is divided into arms by activation and placement, or label -> runs. Unfinished runs are
-    drawn as far as they got. ValueError for no runs, or for an arm whose runs differ in more than the seed.
+    drawn as far as they got. `upto` is an epoch, for all arms or label -> epoch: later records are left out of the
+    curves and the sentence, while the axes stay those of the whole runs. ValueError for no runs, or for an arm whose
+    runs differ in more than the seed.
     """
     groups = dict(runs) if isinstance(runs, Mapping) else arms(runs)
     every = [run for group in groups.values() for run in group]
@@ -34,37 +40,71 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence]) -> Figure:
     for label, group in groups.items():
         require_one_setting(group, f"the arm {label!r}")
     split = held_out_split(every)
-    fig, (left, right) = axes(2, size=(10, 3.9))
+    ends = upto if isinstance(upto, Mapping) else dict.fromkeys(groups, upto)
+    fig, (left, right) = _two_panels(split, max(run.config["epochs"] for run in every))
     said = []
     for (label, group), style in zip(groups.items(), _marks(groups), strict=True):
         losses = [[(e["epoch"], _number(e["loss"])) for e in run.curve] for run in group]
         reached = [[(e["epoch"], 100 * e[f"{split}_accuracy"]) for e in run.curve if f"{split}_accuracy" in e]
                    for run in group]
+        losses, reached = (_kept_in_view(axis, curves, ends.get(label))
+                           for axis, curves in ((left, losses), (right, reached)))
         _draw_arm(left, losses, style, label, markers=False)
         _draw_arm(right, reached, style, label, markers=True)
         said.append(_arm_sentence(label, losses, reached, split))
+    _legend(fig, *right.get_legend_handles_labels())
+    return Figure(fig, f"Learning curves, {setting(every)}. {' '.join(said)}")
+
+
+def _two_panels(split: str, epochs: int):
+    """Loss and accuracy over the epochs. The margins are fixed: to compute them takes as long as all the drawing."""
+    fig, (left, right) = axes(2, size=(10, 3.9))
+    fig.set_layout_engine(None)
+    fig.subplots_adjust(left=0.075, right=0.985, bottom=0.15, wspace=0.2)
     for axis, what in ((left, "training loss (nats)"), (right, f"{split} accuracy (%)")):
         axis.set_xlabel("epoch")
         axis.set_ylabel(what)
-        axis.set_xlim(0, 1.03 * max(run.config["epochs"] for run in every))  # of the whole run, also while it goes on
-    fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(groups), 3))
-    return Figure(fig, f"Learning curves, {setting(every)}. {' '.join(said)}")
+        axis.set_xlim(0, 1.03 * epochs)  # of the whole run, also while it goes on
+    return fig, (left, right)
+
+
+def _legend(fig, handles, labels) -> None:
+    """Above both panels, in as many columns as fit."""
+    inches = 0.9 + 0.09 * max(map(len, labels))
+    columns = max(1, min(3, len(labels), int(9.8 / inches)))
+    fig.legend(handles, labels, loc="upper center", ncols=columns, borderaxespad=0.2)
+    fig.subplots_adjust(top=1 - (0.1 + 0.22 * math.ceil(len(labels) / columns)) / fig.get_figheight())
+
+
+def _kept_in_view(axis, curves, end: float | None):
+    """The curves up to an epoch; the axis shows all of them, so that it stands still while they are revealed."""
+    points = [point for curve in curves for point in curve if math.isfinite(point[1])]
+    if points:
+        axis.update_datalim(points)
+        axis.autoscale_view(scalex=False)
+    return curves if end is None else [[point for point in curve if point[0] <= end] for curve in curves]
 
 
 def _draw_arm(axis, curves, style: Mark, label, markers):
     options = {"color": style.colour, "linestyle": style.line}
+    thin = {"color": style.colour, "linestyle": style.line, "linewidth": 0.9, "alpha": 0.55}
     if markers:
         options |= {"marker": style.marker}
-    several = len(curves) > 1
-    for curve in curves if several else []:
-        axis.plot(*_columns(curve), **options | {"linewidth": 0.9, "alpha": 0.55, "marker": ""}, label="_seed")
-    axis.plot(*_columns(_mean_curve(curves)), **options, label=label)
+        thin = {"color": style.colour, "linestyle": "", "marker": style.marker, "markersize": 5, "fillstyle": "none"}
+    mean = _over_seeds(curves, fmean)
+    if len(curves) > 1:
+        x, lowest = _columns(_over_seeds(curves, min))
+        axis.fill_between(x, lowest, _columns(_over_seeds(curves, max))[1], color=style.colour, alpha=0.15,
+                          linewidth=0, label="_band")
+        for curve in curves:
+            axis.plot(*_columns(curve), **thin, label="_seed")
+    axis.plot(*_columns(mean), **options, label=label)
 
 
-def _mean_curve(curves) -> list[tuple[float, float]]:
-    """Mean over the seeds at the epochs that all of them have reached."""
+def _over_seeds(curves, summary) -> list[tuple[float, float]]:
+    """(x, `summary` of the seeds) at the epochs that all of them have reached."""
     tables = [dict(curve) for curve in curves]
-    return [(x, fmean(table[x] for table in tables)) for x in tables[0] if all(x in table for table in tables)]
+    return [(x, summary(table[x] for table in tables)) for x in tables[0] if all(x in table for table in tables)]
 
 
 def _columns(points):
@@ -82,12 +122,19 @@ def _arm_sentence(label, losses, reached, split) -> str:
 
 
 def _marks(groups) -> list[Mark]:
-    """By placement where all arms differ in it, else by activation, else by position."""
-    for key, registry in (("placement", blocks.placements()), ("activation", activations.names())):
-        values = [word(group[0].config[key]) for group in groups.values()]
-        if set(values) <= set(registry) and len(set(values)) == len(values):
-            return [mark(value, registry) for value in values]
-    return [nth_mark(i) for i in range(len(groups))]
+    """Activations' own marks where the arms are named after them; else each placement's own, or the next free one.
+
+    An arm's mark does not depend on those after it: a second run laid over the first leaves that as it was.
+    """
+    if set(groups) <= set(activations.names()):
+        return [mark(label, activations.names()) for label in groups]
+    chosen: list[Mark] = []
+    for position, group in enumerate(groups.values()):
+        placement = word(group[0].config["placement"])
+        own = [mark(placement, blocks.placements())] if placement in blocks.placements() else []
+        free = [m for m in (*own, *map(nth_mark, range(len(MARKS)))) if m not in chosen]
+        chosen.append(free[0] if free else nth_mark(position))
+    return chosen
 
 
 def _number(value) -> float:
