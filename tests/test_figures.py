@@ -203,26 +203,6 @@ def test_moments_bars_are_the_quadrature():
     assert "0.000" in figure.alt and "-0.000" not in figure.alt
 
 
-@pytest.mark.parametrize(("placement", "kinds"), [
-    ("none", "weight activation"), ("before", "weight norm activation"), ("after", "weight activation norm"),
-    ("before_weight", "norm weight activation"), ("both", "weight norm activation norm"),
-    ("complete", "weight shift activation norm shift")])
-def test_block_diagrams_follow_the_definition_of_the_placements(placement, kinds):
-    figure = figures.block_diagram(placement, "tanh")
-    boxes = [text.get_text() for text in figure.fig.axes[0].texts if text.get_text()]
-    assert len(boxes) == 2 + len(kinds.split())  # the placement's name first, the next layer last
-    assert boxes[1 + kinds.split().index("activation")] == "Tanh"
-    has_bias = placement in ("none", "after", "before_weight")
-    assert f"Conv2d {'with' if has_bias else 'no'} bias" in figure.alt
-
-
-def test_block_diagrams_are_read_off_the_layer():
-    figure = figures.block_diagram("complete", "relu", shift_lr_multiplier=4, gamma=None, center=False)
-    assert "then 4x shift, then ReLU, then divide by RMS, then 4x shift." in figure.alt
-    several = figures.block_diagram(["before", "complete"])
-    assert "before:" in several.alt and "complete:" in several.alt and several.png()
-
-
 def test_a_readers_own_activation_and_placement_get_marks_of_their_own():
     names, placements = activations.names(), blocks.placements()
     for registry in (names, placements):

@@ -1,0 +1,183 @@
+"""Block diagrams say what the modules do: slots, shortcut, shapes and parameters, for a reader's own placement too."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from cbn_lab import blocks, figures, models
+from cbn_lab.figures.diagrams import COMPLETE
+from cbn_lab.figures.steps import block_path, grouped, model_paths
+from cbn_lab.norms import CompleteBatchNorm2d
+
+
+def _texts(figure):
+    return [text.get_text() for text in figure.fig.axes[0].texts if text.get_text()]
+
+
+def _kinds(path):
+    return [[step.kind for step in line] for line in path.lines]
+
+
+@pytest.mark.parametrize(("placement", "kinds"), [
+    ("none", "weight activation"), ("before", "weight norm activation"), ("after", "weight activation norm"),
+    ("before_weight", "norm weight activation"), ("both", "weight norm activation norm"),
+    ("complete", "weight shift activation norm shift")])
+def test_block_diagrams_follow_the_definition_of_the_placements(placement, kinds):
+    block = blocks.block(nn.Conv2d(3, 4, 3, bias=blocks.needs_bias(placement)), "tanh", placement)
+    assert _kinds(block_path(block)) == [kinds.split()]
+    figure = figures.block_diagram(placement, "tanh")
+    boxes = [text for text in _texts(figure) if text != COMPLETE]
+    assert boxes[0] == placement and boxes[-1] == "next\nlayer" and len(boxes) == 2 + len(kinds.split())
+    assert boxes[1 + kinds.split().index("activation")] == "Tanh"
+    has_bias = placement in ("none", "after", "before_weight")
+    assert f"Conv2d {'with' if has_bias else 'no'} bias" in figure.alt
+    assert (COMPLETE in _texts(figure)) == (COMPLETE in figure.alt) == (placement == "complete")
+    assert "our reconstruction" in COMPLETE
+
+
+def test_block_diagrams_are_read_off_the_layer():
+    figure = figures.block_diagram("complete", "relu", shift_lr_multiplier=4, gamma=None, center=False)
+    assert "then 4x shift, then ReLU, then divide by RMS, then 4x shift." in figure.alt
+    assert "BatchNorm2d no γ, β" in figures.block_diagram("before", affine=False).alt
+    linear = figures.block_diagram("before", layer=lambda bias: nn.Linear(3, 5, bias=bias))
+    assert "Linear no bias, then BatchNorm1d γ, β" in linear.alt
+    several = figures.block_diagram(["before", "complete"])
+    assert "before:" in several.alt and "complete:" in several.alt and several.png()
+
+
+@pytest.fixture
+def own_placement():
+    class ScaledAndShiftedSigmoid(nn.Sigmoid):
+        pass
+
+    def build(weight, activation, options):
+        return blocks.Parts(weight, nn.Sequential(ScaledAndShiftedSigmoid(), nn.PReLU()),
+                            norm_in=nn.GroupNorm(1, weight.in_channels), norm=nn.Identity(),
+                            norm_out=nn.LayerNorm(4))
+
+    blocks.register("own", build, bias=True)
+    yield "own"
+    del blocks._REGISTRY["own"]
+
+
+def test_a_readers_own_placement_is_read_by_its_slots(own_placement):
+    block = blocks.block(nn.Conv2d(3, 4, 3, padding=1), "tanh", own_placement)
+    (steps,) = block_path(block).lines
+    assert [(step.slot, step.parameters) for step in steps] == [
+        ("norm_in", 6), ("weight", 3 * 4 * 9 + 4), ("norm", 0), ("activation", 0), ("activation", 1), ("norm_out", 8)]
+    figure = figures.block_diagram(own_placement)
+    assert "ScaledAnd\nShifted\nSigmoid" in _texts(figure)
+    assert "GroupNorm γ, β, then Conv2d with bias, then Identity no γ, β, then Scaled" in figure.alt
+    assert "LayerNorm γ, β." in figure.alt and figure.png()
+
+
+@pytest.mark.parametrize("placement", blocks.placements())
+@pytest.mark.parametrize("name", ["mlp", "convnet", "resnet18"])
+def test_all_parameters_of_a_model_stand_in_its_diagram(name, placement):
+    model = models.build(name, num_classes=10, image_size=16, placement=placement, activation="tanh")
+    total = sum(p.numel() for p in model.parameters())
+    paths = model_paths(model, (3, 16, 16))
+    assert sum(s.parameters for path in paths.values() for line in path.lines for s in line) + sum(
+        s.parameters for path in paths.values() for s in path.shortcut or ()) == total
+    layers = [n for group in paths for n in group]
+    assert layers == list(range(1, len(layers) + 1)) and list(paths)[-1] == ()
+    assert sum(s.parameters for path in grouped(paths).values() for line in path.lines for s in line) + sum(
+        s.parameters for path in grouped(paths).values() for s in path.shortcut or ()) == total
+
+
+def test_shapes_are_those_of_a_forward_pass_and_the_model_stays_as_it_was():
+    model = models.build("resnet20", num_classes=10, in_channels=1, image_size=8, placement="both")
+    model[0].eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    paths = model_paths(model, (1, 8, 8))
+    (first, second) = paths[8, 9].lines
+    assert {step.shape for step in (*first, *second)} == {(32, 4, 4)}
+    assert {step.shape for step in paths[2, 3].lines[0]} == {(16, 8, 8)}
+    assert [step.shape for step in paths[()].lines[0]] == [(10,)]
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(("placement", "first", "second", "shortcut"), [
+    ("none", "weight activation", "weight sum activation", "weight"),
+    ("before", "weight norm activation", "weight norm sum activation", "weight norm"),
+    ("before_weight", "norm weight activation", "norm weight sum activation", "norm weight"),
+    ("both", "weight norm activation norm", "weight norm sum activation norm", "weight norm"),
+    ("after", "weight activation norm", "weight sum activation norm", "weight"),
+    ("complete", "weight shift activation norm shift", "weight sum shift activation norm shift", "weight")])
+def test_residual_blocks_show_where_the_shortcut_joins(placement, first, second, shortcut):
+    model = models.build("resnet18", num_classes=10, placement=placement, activation="sigmoid")
+    paths = model_paths(model)
+    assert paths[2, 3].shortcut == ()
+    projection = paths[6, 7]
+    assert _kinds(projection) == [first.split(), second.split()]
+    assert [step.kind for step in projection.shortcut] == shortcut.split()
+    assert all(step.slot == step.kind for line in projection.lines for step in line
+               if step.kind in ("weight", "sum", "activation"))
+    figure = figures.model_diagram(model, layers=[3, 6])
+    begins = "BatchNorm2d γ, β" if placement == "before_weight" else "Conv2d"
+    assert re.search(rf"layers 2–3: .* plus the shortcut \(identity\).* layers 6–7: .* plus the shortcut \({begins}",
+                     figure.alt)
+    assert "layers 2–3" in figure.alt and "layer 1:" not in figure.alt and "output" not in figure.alt and figure.png()
+
+
+def test_equal_blocks_share_a_row_and_different_ones_do_not():
+    model = models.build("convnet", num_classes=10, in_channels=1, image_size=8, placement="before",
+                         activation=["tanh", "relu", "tanh", "tanh", "tanh", "tanh"])
+    rows = grouped(model_paths(model, (1, 8, 8)))
+    assert list(rows) == ["layers 1, 3–6", "layer 2", "output layer"]
+    assert rows["layer 2"].lines[0][0].shape == (16, 4, 4) and rows["layers 1, 3–6"].lines[0][0].shape is None
+    convolutions = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert rows["layers 1, 3–6"].lines[0][0].parameters == sum(convolutions) - convolutions[1]
+    alt = figures.model_diagram(model, (1, 8, 8)).alt
+    assert "layer 2: Conv2d no bias (2,304 parameters, output 16 x 4 x 4), then BatchNorm2d" in alt
+    assert "16 × 4 × 4\n2,304 params" in _texts(figures.model_diagram(model, (1, 8, 8)))
+
+
+def test_the_output_layers_norm_is_drawn():
+    model = models.build("mlp", num_classes=7, image_size=4, placement="before_weight")
+    figure = figures.model_diagram(model)
+    assert "output layer: BatchNorm1d γ, β (256 parameters), then Linear with bias (903 parameters)." in figure.alt
+    assert "logits" in _texts(figure) and _texts(figure).count("next\nlayer") == 1
+
+
+@pytest.mark.parametrize(("slot", "marked"), [("weight", 2), ("norm_in", 2), ("activation", 5), ("norm", 2)])
+def test_a_highlighted_slot_is_framed_and_marked_filled_or_empty(slot, marked):
+    """weight: one box in each row; norm_in: empty in both; activation: the complete layer has four steps."""
+    figure = figures.block_diagram(["before", "complete"], highlight=slot)
+    (axis,) = figure.fig.axes
+    framed = [patch for patch in axis.patches if patch.get_linewidth() > 3]
+    assert len(framed) == marked == sum(line.get_marker() == "v" for line in axis.lines)
+    assert f"Highlighted: the slot {slot}." in figure.alt
+    assert figure.alt.count(f"nothing in {slot}") == {"norm_in": 2, "norm": 1}.get(slot, 0)
+    dashed = [patch for patch in axis.patches if patch.get_linestyle() == "--"]
+    assert len(dashed) == {"norm_in": 2, "norm": 1}.get(slot, 0)
+
+
+def test_an_empty_slot_stands_in_its_place():
+    for slot, order in (("norm_in", "nothing in norm_in, then Conv2d"), ("norm", "bias, then nothing in norm, then"),
+                        ("norm_out", "Tanh, then nothing in norm_out")):
+        assert order in figures.block_diagram("none", "tanh", highlight=slot).alt
+
+
+def test_wrong_questions_are_answered():
+    model = models.build("convnet", num_classes=10, placement="none")
+    with pytest.raises(ValueError, match="norm_in, weight, norm, activation, norm_out, got 'middle'"):
+        figures.block_diagram("before", highlight="middle")
+    with pytest.raises(ValueError, match=r"among 1 to 6, got \[7\]"):
+        figures.model_diagram(model, layers=[7])
+    with pytest.raises(ValueError, match="holds no block"):
+        figures.model_diagram(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="unknown placement 'nowhere'"):
+        figures.block_diagram("nowhere")
+
+
+def test_a_structure_with_standardization_on_both_sides_shows_both():
+    layer = CompleteBatchNorm2d(4, "selu", standardize="both", gamma="both")
+    (steps,) = block_path(nn.ModuleDict({"weight": nn.Conv2d(3, 4, 1), "activation": layer})).lines
+    assert [step.kind for step in steps] == ["weight", "norm", "shift", "activation", "norm", "shift"]
+    assert [step.parameters for step in steps] == [16, 0, 8, 0, 0, 8]
