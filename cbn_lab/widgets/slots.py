@@ -1,0 +1,267 @@
+"""The playground's state: a `TrainConfig` and what a click makes of it. Pure functions; no widget in here.
+
+A block has three slots for a norm, around its weight layer and its activation:
+
+    [norm_in] -> weight -> [norm] -> activation -> [norm_out]          the shifts and gammas of a norm belong to it
+
+and the whole of our reconstruction of CBN, `complete`, may stand in place of the activation. Which slots a placement
+fills is read off the module that `blocks` builds, so a placement that a student registers can be clicked together, too.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from itertools import groupby
+
+from torch import nn
+
+from cbn_lab import blocks, models, share
+from cbn_lab.norms.complete import CompleteBatchNormBase
+from cbn_lab.runs import Run
+from cbn_lab.train import TrainConfig
+
+SLOTS = {"norm_in": "before the weight layer", "norm": "before the activation", "norm_out": "after the activation"}
+COMPLETE = "complete"  # the fourth thing to click: the layer in place of the activation
+STRUCTURE = {"pre_shift": True, "post_shift": True, "gamma": "after", "standardize": "after", "center": True,
+             "scale": True, "shift_lr_multiplier": 9.0}  # the switches and the reconstruction's own setting of them
+_KNOWN_AS = {"before": ", vanilla BN", "complete": ", our reconstruction of CBN"}
+_INCIDENTAL = ("seed", "device", "precision", "compile", "log_every", "evaluate_every")  # may differ within an arm
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Which slots hold a norm, and whether the activation is a complete layer."""
+
+    norms: frozenset[str] = frozenset()
+    complete: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not (self.norms or self.complete)
+
+
+def filling(placement: str) -> Filling:
+    """What this placement fills. ValueError for an unknown name; whatever a student's own placement raises."""
+    parts = blocks.parts(nn.Conv2d(2, 2, 1, bias=blocks.needs_bias(placement)), "relu", placement)
+    return Filling(frozenset(slot for slot in SLOTS if getattr(parts, slot) is not None),
+                   isinstance(parts.activation, CompleteBatchNormBase))
+
+
+def with_filling(wanted: Filling) -> str | None:
+    """The first registered placement that fills exactly these slots, or None."""
+    for name in blocks.placements():
+        try:
+            if filling(name) == wanted:
+                return name
+        except Exception:  # a student's placement that cannot be built is shown as broken when it is chosen by name
+            continue
+    return None
+
+
+def click(placement: str, slot: str) -> tuple[str, str]:
+    """(the placement after a click on a slot, or on `complete`; a sentence where that was not just in or out).
+
+    An empty slot receives a norm, a filled one loses it. Where no placement is registered for the result, the norm
+    moves: it stays in the clicked slot alone, or is gone. ValueError for an unknown slot.
+    """
+    if slot not in (*SLOTS, COMPLETE):
+        raise ValueError(f"there is no slot {slot!r}; known: {', '.join((*SLOTS, COMPLETE))}")
+    now = filling(placement)
+    if slot == COMPLETE:
+        return with_filling(Filling() if now.complete else Filling(complete=True)), ""
+    if now.complete:
+        return with_filling(Filling(frozenset({slot}))), "The complete layer made way for the plain norm."
+    found = with_filling(Filling(now.norms ^ {slot}))
+    if found is not None:
+        return found, ""
+    alone = Filling(frozenset({slot} - now.norms))
+    here = " and ".join(text for name, text in SLOTS.items() if name in now.norms ^ {slot})
+    became = f"the norm moved to its place {SLOTS[slot]}" if alone.norms else "all norms were taken out"
+    return with_filling(alone), f"No placement with a norm {here} is registered, so {became}."
+
+
+def count(config: TrainConfig) -> int:
+    """How many layers (blocks) have an activation and a placement. Errors as in `models.block_count`."""
+    return models.block_count(config.model, **config.model_options)
+
+
+def listed(config: TrainConfig, what: str) -> list[str]:
+    """The "activation" or "placement" of each layer."""
+    value = getattr(config, what)
+    return [value] * count(config) if isinstance(value, str) else list(value)
+
+
+def changed(config: TrainConfig, structure: Mapping, **changes) -> TrainConfig:
+    """`config` with these settings, made consistent.
+
+    Per-layer lists are cut, or continued with their last name, to the new number of layers; a list of one name becomes
+    the name. Norm options are for all layers: when the kind of norm changes, they become the differences of `structure`
+    from the reconstruction where every layer with a norm is complete, and none elsewhere.
+    """
+    new = replace(config, **changes)
+    layers = count(new)
+    for what in ("activation", "placement"):
+        new = replace(new, **{what: _joined(getattr(new, what), layers)})
+    if "norm_options" not in changes and kind(new) != kind(config):
+        new = replace(new, norm_options=differences(structure) if kind(new) == "complete" else {})
+    return new
+
+
+def _joined(names: str | Sequence[str], layers: int) -> str | tuple[str, ...]:
+    if isinstance(names, str):
+        return names
+    names = [*names[:layers], *[names[-1]] * (layers - len(names))]
+    return names[0] if len(set(names)) == 1 else tuple(names)
+
+
+def assigned(config: TrainConfig, structure: Mapping, what: str, name: str, layer: int | None = None) -> TrainConfig:
+    """`name` as the "activation" or "placement" of one layer (counted from 0), or of all."""
+    names = listed(config, what)
+    chosen = [name] * len(names) if layer is None else [*names[:layer], name, *names[layer + 1:]]
+    return changed(config, structure, **{what: tuple(chosen)})
+
+
+def clicked(config: TrainConfig, structure: Mapping, slot: str, layer: int | None = None) -> tuple[TrainConfig, str]:
+    """The settings after a click on a slot of one layer, or of all, and a sentence where the norm moved.
+
+    Where all layers are meant and they differ, the clicked slot is filled in each of them.
+    """
+    names = set(listed(config, "placement")) if layer is None else {listed(config, "placement")[layer]}
+    if len(names) == 1:
+        name, said = click(names.pop(), slot)
+    else:
+        name = with_filling(Filling(complete=True) if slot == COMPLETE else Filling(frozenset({slot})))
+        said = "The layers differed; now all have the same placement."
+    return assigned(config, structure, "placement", name, layer), said
+
+
+def kind(config: TrainConfig) -> str:
+    """"none", "complete", "plain" or "mixed": what the layers that have a norm at all have."""
+    fillings = [filling(name) for name in dict.fromkeys(listed(config, "placement"))]
+    complete = {one.complete for one in fillings if not one.empty}
+    return "none" if not complete else "mixed" if len(complete) == 2 else "complete" if complete.pop() else "plain"
+
+
+def differences(structure: Mapping) -> dict:
+    """The norm options that set these switches: those that are not the reconstruction's own."""
+    return {name: value for name, value in structure.items() if value != STRUCTURE[name]}
+
+
+def structure_of(config: TrainConfig) -> dict | None:
+    """The value of each switch, or None where the switches do not apply."""
+    if kind(config) != "complete":
+        return None
+    return {name: config.norm_options.get(name, own) for name, own in STRUCTURE.items()}
+
+
+def why_no_structure(config: TrainConfig) -> str:
+    """Why the switches do not apply; empty where they do."""
+    switches = "These switches belong to the complete layer (our reconstruction of CBN)"
+    return {"complete": "", "none": f"{switches}, and no layer has one.",
+            "plain": f"{switches}, and no layer has one.",
+            "mixed": f"{switches} and hold for all layers, and some layers have a plain norm."}[kind(config)]
+
+
+def order(placement: str, activation: str) -> str:
+    """The steps of a block in words: "weight → norm → sigmoid"."""
+    filled = filling(placement)
+    steps = ["norm" if "norm_in" in filled.norms else "", "weight", "norm" if "norm" in filled.norms else "",
+             f"complete({activation})" if filled.complete else activation, "norm" if "norm_out" in filled.norms else ""]
+    return " → ".join(step for step in steps if step)
+
+
+def sentence(config: TrainConfig) -> str:
+    """The order of operations in every layer: layers that follow each other and agree in one clause."""
+    pairs = list(zip(listed(config, "activation"), listed(config, "placement"), strict=True))
+    said, first = [], 1
+    for (activation, placement), group in groupby(pairs):
+        last = first + len(list(group)) - 1
+        where = f"All {last} layers" if last - first + 1 == len(pairs) > 1 else (
+            f"Layer {first}" if first == last else f"Layers {first} to {last}")
+        said.append(f"{where}: {order(placement, activation)} (placement {placement}{_KNOWN_AS.get(placement, '')})")
+        first = last + 1
+    return "; ".join(said) + "."
+
+
+def label(config: TrainConfig) -> str:
+    """A name for the curves of these settings: activation, placement, and what else differs from `share.DEFAULT`."""
+    parts = [_run_length(config.activation), _run_length(config.placement)]
+    for field in fields(TrainConfig):
+        value = getattr(config, field.name)
+        if field.name in ("activation", "placement", *_INCIDENTAL) or value == getattr(share.DEFAULT, field.name):
+            continue
+        if field.name in ("model", "data"):
+            parts.append(value)
+        elif isinstance(value, dict):
+            parts += [_named(name, one) for name, one in value.items()]
+        else:
+            parts.append(_named(field.name, value))
+    return ", ".join(parts)
+
+
+def _run_length(names) -> str:
+    if isinstance(names, str):
+        return names
+    return "+".join(f"{len(list(group))}×{name}" for name, group in groupby(names))
+
+
+def _named(name: str, value) -> str:
+    if isinstance(value, bool):
+        value = "on" if value else "off"
+    elif isinstance(value, (list, tuple)):
+        value = "-".join(map(str, value))
+    elif isinstance(value, float):
+        value = f"{value:g}"
+    return f"{name.replace('_', ' ')} {value}"
+
+
+def by_settings(records: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs, by `key` of their settings, each group in the order of its seeds."""
+    found: dict[str, list[Run]] = {}
+    for run in sorted(records, key=lambda run: run.config["seed"]):
+        found.setdefault(key(run.config), []).append(run)
+    return found
+
+
+def key(settings: Mapping) -> str:
+    """Equal for `TrainConfig.record()`s that differ in the seed, the device or how often they were logged alone.
+
+    What was left out is put in as the default, and what was written out although it is the default counts as equal.
+    """
+    known = {field.name: field.default if field.default is not MISSING else field.default_factory()
+             for field in fields(TrainConfig)}
+    config = TrainConfig(**{**known, **settings, "device": "cpu", "precision": "fp32", "compile": False}).resolved()
+    plain = config.record()
+    for what in ("activation", "placement"):
+        plain[what] = _joined(plain[what], len(plain[what]))
+    plain["model_options"] = models.sizes(config.model) | plain["model_options"]
+    plain["norm_options"] = {name: value for name, value in plain["norm_options"].items()
+                             if name not in STRUCTURE or value != STRUCTURE[name]}
+    return json.dumps({name: value for name, value in plain.items() if name not in _INCIDENTAL}, sort_keys=True)
+
+
+def stages(depth: int, width: int) -> dict:
+    """Sizes of a convnet: three stages, each twice as wide as the last and ending with stride 2."""
+    stage = [3 * i // depth for i in range(depth)]
+    return {"widths": [width * 2**s for s in stage],
+            "strides": [2 if i + 1 == depth or stage[i + 1] != s else 1 for i, s in enumerate(stage)]}
+
+
+def sized(model: str, depth: int, width: int) -> dict:
+    """The `model_options` of this depth and width: none where they are the network's own. ValueError: it has none."""
+    if not has_sizes(model):
+        raise ValueError(f"{model} has a fixed depth and width; choose mlp or convnet to change them")
+    made = {"width": width, "depth": depth} if "depth" in models.sizes(model) else stages(depth, width)
+    return {} if (depth, width) == size(model, {}) else made
+
+
+def has_sizes(model: str) -> bool:
+    return {"width", "depth"} <= models.sizes(model).keys() or "strides" in models.sizes(model)
+
+
+def size(model: str, options: Mapping) -> tuple[int, int] | None:
+    """(depth, width) of an mlp or a convnet (whose width is that of its first layer), else None."""
+    if not has_sizes(model):
+        return None
+    sizes = models.sizes(model) | dict(options)
+    return (sizes["depth"], sizes["width"]) if "depth" in sizes else (len(sizes["widths"]), sizes["widths"][0])
