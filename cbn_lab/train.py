@@ -67,6 +67,15 @@ def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = Fal
     return trainer.run(checkpoint)
 
 
+def initial_model(config: TrainConfig, training: data.Dataset) -> nn.Module:
+    """The network that a run of `config` on these images starts with, on the CPU; torch's global state is restored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return models.build(config.model, num_classes=training.num_classes, in_channels=training.in_channels,
+                            image_size=training.image_size, activation=config.activation, placement=config.placement,
+                            norm_options=config.norm_options, **config.model_options)
+
+
 class Trainer:
     """What `train` is made of, for those who want the model: `Trainer(config).model`, `.run()`, `.evaluate()`."""
 
@@ -74,12 +83,7 @@ class Trainer:
         self.config = config = config.resolved()
         self.training, self.held_out = _load(config, root, download)
         if model is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
-                model = models.build(config.model, num_classes=self.training.num_classes,
-                                     in_channels=self.training.in_channels, image_size=self.training.image_size,
-                                     activation=config.activation, placement=config.placement,
-                                     norm_options=config.norm_options, **config.model_options)
+            model = initial_model(config, self.training)
         self.model = model.to(config.device, memory_format=torch.channels_last)
         self._forward = torch.compile(self.model) if config.compile else self.model
         self.batch_size = min(config.batch_size, len(self.training))
