@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cbn_lab import exercises
-from cbn_lab.exercises import isolation, progress
+from cbn_lab import exercises, progress
+from cbn_lab.exercises import isolation
 from cbn_lab.exercises.cards import CORRECT, ERROR, NOT_ATTEMPTED, WRONG, Card
 from cbn_lab.exercises.core import Spec, Wrong
 from cbn_lab.exercises.grading import grade

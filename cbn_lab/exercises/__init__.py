@@ -15,7 +15,7 @@ import pkgutil
 import re
 import textwrap
 
-from cbn_lab.exercises import progress
+from cbn_lab import progress
 from cbn_lab.exercises.cards import NOT_ATTEMPTED, Card, Page
 from cbn_lab.exercises.core import Spec
 from cbn_lab.exercises.grading import grade

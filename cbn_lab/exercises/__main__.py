@@ -2,7 +2,8 @@
 
 import sys
 
-from cbn_lab.exercises import exercise, ids, progress
+from cbn_lab import progress
+from cbn_lab.exercises import exercise, ids
 from cbn_lab.figures.tables import Table
 
 
