@@ -6,7 +6,7 @@ The order of the images, the crops and the flips depend on (seed, epoch) alone, 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -97,6 +97,13 @@ class Trainer:
 
     def run(self, checkpoint=None) -> Iterator[Progress]:
         """Train from the present step to the end."""
+        return (progress for progress in self.turns(checkpoint) if progress is not None)
+
+    def turns(self, checkpoint=None) -> Iterator[Progress | None]:
+        """`run`, with a None after each SGD step and each batch of an evaluation: for who must do other things between.
+
+        The numbers are those of `run`, and the time between two turns is not counted as training.
+        """
         config = self.config
         log_every = config.log_every or max(1, self.steps_per_epoch // 20)
         last_saved = time.perf_counter()
@@ -106,7 +113,7 @@ class Trainer:
             self.epoch_loss = self.epoch_loss if start else 0.0
             while start < self.steps_per_epoch:
                 count = min(log_every, self.steps_per_epoch - start)
-                progress = self._steps(order, crops, start, count)
+                progress = yield from self._steps(order, crops, start, count)
                 start += count
                 self.curve.append(progress.entry())
                 if checkpoint is not None and (
@@ -124,27 +131,31 @@ class Trainer:
         crops = data.augmentation(n, generator, pad=self.config.crop_padding, flip=self.config.flip)
         return order, crops.to(self.config.device)
 
-    def _steps(self, order, crops, start: int, count: int) -> Progress:
+    def _steps(self, order, crops, start: int, count: int) -> Generator[None, None, Progress]:
         """`count` SGD steps from batch `start` of the epoch on; the device is read once, at the end."""
-        began = time.perf_counter()
         self.model.train()
-        losses, correct = [], 0
+        losses, correct, took = [], 0, 0.0
         for i in range(start, start + count):
+            began = time.perf_counter()
             batch = slice(i * self.batch_size, (i + 1) * self.batch_size)
             images = data.augmented_batch(self.training, order[batch], crops[batch])
             loss, hits = self._sgd_step(images, self.training.labels[order[batch]])
             losses.append(loss)
             correct = correct + hits
+            took += time.perf_counter() - began
+            yield None
+        began = time.perf_counter()
         losses = torch.stack(losses).double().cpu()
         self._require_finite(losses)
         self.step += count
         self.epoch_loss += float(losses.sum())
-        took = time.perf_counter() - began
+        took += time.perf_counter() - began
         self.seconds += took
         images = count * self.batch_size
+        evaluation = yield from self._evaluation()
         return Progress(self.step, self.steps, self.step / self.steps_per_epoch, float(losses.mean()),
                         int(correct) / images, self.optimizer.param_groups[0]["lr"], images / took, self.seconds,
-                        self._evaluation())
+                        evaluation)
 
     def _sgd_step(self, images: torch.Tensor, labels: torch.Tensor):
         with self._autocast():
@@ -156,7 +167,7 @@ class Trainer:
         self.schedule.step()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
-    def _evaluation(self) -> dict:
+    def _evaluation(self) -> Generator[None, None, dict]:
         """Held-out losses and accuracies where an evaluated epoch has just ended, else nothing."""
         epoch, inside = divmod(self.step, self.steps_per_epoch)
         every = self.config.evaluate_every
@@ -165,13 +176,22 @@ class Trainer:
             return {}
         numbers = {}
         for split in splits:
-            numbers[f"{split}_loss"], numbers[f"{split}_accuracy"] = self.evaluate(split)
+            numbers[f"{split}_loss"], numbers[f"{split}_accuracy"] = yield from self._evaluating(split)
         return numbers
 
     def evaluate(self, split: str = "test") -> tuple[float, float]:
         """(mean loss in nats, accuracy) on held-out images in eval mode, without augmentation."""
-        with self._autocast():
-            return evaluate(self.model, self.held_out[split], dtype=self._input_dtype())
+        return _result(self._evaluating(split))
+
+    def _evaluating(self, split: str) -> Generator[None, None, tuple[float, float]]:
+        batches = _evaluating(self.model, self.held_out[split], 1000, self._input_dtype())
+        while True:
+            try:
+                with self._autocast():  # batch by batch: it must not be in force between two turns
+                    next(batches)
+            except StopIteration as end:
+                return end.value
+            yield None
 
     def sources(self) -> dict[str, str]:
         """Where the images come from, with a checksum, by split."""
@@ -230,13 +250,27 @@ class Trainer:
         self.epoch_loss, self.curve = state["epoch_loss"], state["curve"]
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, dataset: data.Dataset, *, batch_size: int = 1000,
              dtype: torch.dtype = torch.float32) -> tuple[float, float]:
     """(mean cross-entropy in nats, accuracy in [0, 1]) of `model` in eval mode.
 
     The mode of each of its modules is restored afterwards, an interrupted evaluation included.
     """
+    return _result(_evaluating(model, dataset, batch_size, dtype))
+
+
+def _result(turns: Generator):
+    """What a generator returns, after all its turns."""
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return end.value
+
+
+@torch.no_grad()  # of a generator: in force while it runs, not between two turns
+def _evaluating(model: nn.Module, dataset: data.Dataset, batch_size: int,
+                dtype: torch.dtype) -> Generator[None, None, tuple[float, float]]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     loss, correct = 0.0, 0
@@ -246,6 +280,7 @@ def evaluate(model: nn.Module, dataset: data.Dataset, *, batch_size: int = 1000,
             logits = model(data.normalize(dataset.images[i : i + batch_size], dataset, dtype)).float()
             loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
             correct = correct + (logits.argmax(1) == labels).sum()
+            yield None
     finally:
         for module, training in modes:
             module.training = training
