@@ -7,6 +7,7 @@
     shift        internal covariate shift: a layer's gradient before and after the layers below move (Santurkar et al.)
     effects      the three effects side by side: L, E||g||^2, tr Cov[g]
     inputs       what enters each weight layer, and the gradient that arrives at its output
+    layers       one row for each weight layer: moments and spectrum of what enters, gradient of the weight; fast
 
 Every probe takes `statistics`, without a default, because the two answers differ: "batch" is train mode (norms use the
 statistics of the mini-batch, recomputed wherever the loss is evaluated; dropout is on, with one mask), "running" is
@@ -16,7 +17,7 @@ raw values beside scale-free ones (times ||w||^2 of the parameters concerned). S
 
 from importlib import import_module
 
-_SUBMODULES = ("curvature", "gradients", "landscape", "depth", "shift", "effects", "inputs")
+_SUBMODULES = ("curvature", "gradients", "landscape", "depth", "shift", "effects", "inputs", "layers")
 
 
 def __getattr__(name: str):

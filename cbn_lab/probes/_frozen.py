@@ -8,7 +8,7 @@ Buffers are exchanged for copies while the probe runs, so that running statistic
 model's own. The `.grad` fields are empty meanwhile. Autocast is off: derivatives in 16 bits are mostly rounding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -78,6 +78,23 @@ class Frozen:
                 f"convert them with inputs.to({dtype})"
             raise TypeError(f"the parameters are {dtype} and the inputs {inputs.dtype}; {hint}")
         return inputs, labels
+
+
+def gradients(loss: torch.Tensor, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """d loss / d tensor for each; zeros for one that the loss does not depend on.
+
+    ValueError for a loss without a graph, from which no gradient can be taken at all.
+    """
+    require_graph(loss)
+    return torch.autograd.grad(loss, tensors, materialize_grads=True)
+
+
+def require_graph(loss: torch.Tensor) -> None:
+    """ValueError for a loss that autograd cannot follow back to the model."""
+    if not loss.requires_grad:
+        raise ValueError("the loss is cut off from the model: autograd finds no way from it back to the parameters. "
+                         "Compute it from the outputs with torch alone, without .detach(), .item(), .data, argmax, "
+                         "NumPy or torch.no_grad() in the loss function or in the model")
 
 
 @contextmanager
