@@ -4,7 +4,9 @@ from cbn_lab.figures.comparisons import ablation, difference, final_accuracy
 from cbn_lab.figures.curves import arms, learning_curves
 from cbn_lab.figures.diagrams import block_diagram, model_diagram
 from cbn_lab.figures.effects import effect_curves, effect_scores, effects_by_layer, rescaled_effects
+from cbn_lab.figures.grids import placement_grid
 from cbn_lab.figures.landscape import along_gradient, gradient_growth, landscape_over_training, traces
+from cbn_lab.figures.ledger import ledger
 from cbn_lab.figures.selection import accuracies, paired, spread
 from cbn_lab.figures.slack import slack_meter, three_effects
 from cbn_lab.figures.spectra import eigenvalues, operating_point, points, tension
@@ -15,6 +17,7 @@ from cbn_lab.figures.tables import Table
 
 __all__ = ["Figure", "MARKS", "Mark", "STYLE", "Table", "ablation", "accuracies", "along_gradient", "arms",
            "block_diagram", "difference", "effect_curves", "effect_scores", "effects_by_layer", "eigenvalues",
-           "final_accuracy", "gradient_growth", "images", "landscape_over_training", "learning_curves", "mark",
-           "model_diagram", "moments", "operating_point", "paired", "points", "rescaled_effects", "running_paths",
-           "seed_paths", "slack_meter", "spread", "tension", "three_effects", "traces", "variance_errors"]
+           "final_accuracy", "gradient_growth", "images", "landscape_over_training", "learning_curves", "ledger",
+           "mark", "model_diagram", "moments", "operating_point", "paired", "placement_grid", "points",
+           "rescaled_effects", "running_paths", "seed_paths", "slack_meter", "spread", "tension", "three_effects",
+           "traces", "variance_errors"]

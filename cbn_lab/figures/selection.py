@@ -14,7 +14,13 @@ _INCIDENTAL = ("seed", "device", "precision", "compile", "log_every", "evaluate_
 
 
 def accuracies(runs: Sequence, rows: str | Callable, metric: str) -> dict[str, dict[str, dict[int, float]]]:
-    """row -> activation -> seed -> final accuracy in %; runs that did not finish are left out.
+    """row -> activation -> seed -> final accuracy in %; runs that did not finish are left out. Errors of `finals`."""
+    return {row: {name: {seed: 100 * value for seed, value in by_seed.items()} for name, by_seed in of_row.items()}
+            for row, of_row in finals(runs, rows, metric).items()}
+
+
+def finals(runs: Sequence, rows: str | Callable, metric: str) -> dict[str, dict[str, dict[int, float]]]:
+    """row -> activation -> seed -> final value of `metric` as recorded; runs that did not finish are left out.
 
     ValueError if nothing is left, if two runs have the same row, activation and seed, or if settings are mixed.
     """
@@ -27,7 +33,7 @@ def accuracies(runs: Sequence, rows: str | Callable, metric: str) -> dict[str, d
             if run.config["seed"] in cell:
                 raise ValueError(f"two runs share row {key(run.config)!r}, activation {run.config['activation']!r} and "
                                  f"seed {run.config['seed']}; keep one of them")
-            cell[run.config["seed"]] = 100 * run.final[metric]
+            cell[run.config["seed"]] = run.final[metric]
     if not table:
         raise ValueError(f"none of the {len(runs)} runs has a final {metric}")
     known = blocks.placements()

@@ -80,9 +80,9 @@ def model_paths(model, image_shape: Sequence[int] | None = None) -> dict[tuple[i
 
 def grouped(paths: Mapping[tuple[int, ...], Path]) -> dict[str, Path]:
     """Equal blocks as one: "layers 1–6" -> path. Of several, the parameters are added up and the shapes left out."""
-    groups: dict[object, list[tuple[int, ...]]] = {}
+    groups: dict[Path, list[tuple[int, ...]]] = {}
     for layers, path in paths.items():
-        groups.setdefault((bool(layers), _bare(path)), []).append(layers)
+        groups.setdefault(_bare(path), []).append(layers)
     return {_layer_names([n for layers in group for n in layers]): _joined([paths[layers] for layers in group])
             for group in groups.values()}
 
