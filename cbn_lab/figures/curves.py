@@ -43,14 +43,14 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
     ends = upto if isinstance(upto, Mapping) else dict.fromkeys(groups, upto)
     fig, (left, right) = _two_panels(split, max(run.config["epochs"] for run in every))
     said = []
-    for (label, group), style in zip(groups.items(), _marks(groups), strict=True):
+    for (label, group), style in zip(groups.items(), marks(groups), strict=True):
         losses = [[(e["epoch"], _number(e["loss"])) for e in run.curve] for run in group]
         reached = [[(e["epoch"], 100 * e[f"{split}_accuracy"]) for e in run.curve if f"{split}_accuracy" in e]
                    for run in group]
         losses, reached = (_kept_in_view(axis, curves, ends.get(label))
                            for axis, curves in ((left, losses), (right, reached)))
-        _draw_arm(left, losses, style, label, markers=False)
-        _draw_arm(right, reached, style, label, markers=True)
+        draw_arm(left, losses, style, label, markers=False)
+        draw_arm(right, reached, style, label, markers=True)
         said.append(_arm_sentence(label, losses, reached, split))
     _legend(fig, *right.get_legend_handles_labels())
     return Figure(fig, f"Learning curves, {setting(every)}. {' '.join(said)}")
@@ -85,7 +85,7 @@ def _kept_in_view(axis, curves, end: float | None):
     return curves if end is None else [[point for point in curve if point[0] <= end] for curve in curves]
 
 
-def _draw_arm(axis, curves, style: Mark, label, markers):
+def draw_arm(axis, curves, style: Mark, label, markers):
     options = {"color": style.colour, "linestyle": style.line}
     thin = {"color": style.colour, "linestyle": style.line, "linewidth": 0.9, "alpha": 0.55}
     if markers:
@@ -121,7 +121,7 @@ def _arm_sentence(label, losses, reached, split) -> str:
             f"at epoch {max(x for x, _ in last):.3g}.")
 
 
-def _marks(groups) -> list[Mark]:
+def marks(groups: Mapping[str, Sequence]) -> list[Mark]:
     """Activations' own marks where the arms are named after them; else each placement's own, or the next free one.
 
     An arm's mark does not depend on those after it: a second run laid over the first leaves that as it was.
