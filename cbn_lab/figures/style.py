@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import matplotlib
 import matplotlib.figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 DPI = 110  # pixels an inch: a figure 8 inches wide is 880 pixels, and can still be read at half of that
 
@@ -29,9 +30,20 @@ class Figure:
     alt: str
 
     def png(self, dpi: float = DPI) -> bytes:
-        """On white whatever the reader's theme: a transparent picture is unreadable on a dark page."""
-        buffer = io.BytesIO()
-        self.fig.savefig(buffer, format="png", dpi=dpi, facecolor="white", edgecolor="none", transparent=False)
+        """On white whatever the reader's theme: a transparent picture is unreadable on a dark page.
+
+        Drawn once. `savefig` draws twice, the first time only to settle the layout, and a slider waits for it; letters
+        that are not hinted save a third of what is left.
+        """
+        fig, buffer = self.fig, io.BytesIO()
+        canvas, own_dpi, colours = fig.canvas, fig.dpi, (fig.get_facecolor(), fig.get_edgecolor())
+        with matplotlib.rc_context({"text.hinting": "none"}):
+            try:
+                fig.set(dpi=dpi, facecolor="white", edgecolor="none")
+                FigureCanvasAgg(fig).print_png(buffer)
+            finally:
+                fig.set(dpi=own_dpi, facecolor=colours[0], edgecolor=colours[1])
+                fig.set_canvas(canvas)
         return buffer.getvalue()
 
     def html(self) -> str:
