@@ -33,6 +33,14 @@ def test_smaller_batches_get_smaller_rates_and_as_many_records():
         assert 25 <= 1415 // config.batch_size * config.epochs / config.log_every <= 30
 
 
+@pytest.mark.parametrize("group", list(guided.GROUPS))
+def test_the_records_are_there_and_in_order(group):
+    found = guided.records(group)
+    assert len(found) == len(SEEDS) * len(guided.GROUPS[group](0))
+    assert [run.config["seed"] for run in found] == sorted(run.config["seed"] for run in found)
+    assert {run.status for run in found} <= {"finished", "diverged"}
+
+
 def test_an_unknown_group_names_the_known_ones():
     with pytest.raises(ValueError, match="unknown group 'width'.*known: structure, mixed, depth, batch"):
         guided.records("width")
