@@ -10,6 +10,7 @@ from cbn_lab.figures.ledger import ledger
 from cbn_lab.figures.selection import accuracies, paired, spread
 from cbn_lab.figures.slack import slack_meter, three_effects
 from cbn_lab.figures.spectra import eigenvalues, operating_point, points, tension
+from cbn_lab.figures.stacked import stacked
 from cbn_lab.figures.statistics import running_paths, seed_paths, variance_errors
 from cbn_lab.figures.structure import images, moments
 from cbn_lab.figures.style import MARKS, STYLE, Figure, Mark, mark
@@ -19,5 +20,5 @@ __all__ = ["Figure", "MARKS", "Mark", "STYLE", "Table", "ablation", "accuracies"
            "block_diagram", "difference", "effect_curves", "effect_scores", "effects_by_layer", "eigenvalues",
            "final_accuracy", "gradient_growth", "images", "landscape_over_training", "learning_curves", "ledger",
            "mark", "model_diagram", "moments", "operating_point", "paired", "placement_grid", "points",
-           "rescaled_effects", "running_paths", "seed_paths", "slack_meter", "spread", "tension", "three_effects",
-           "traces", "variance_errors"]
+           "rescaled_effects", "running_paths", "seed_paths", "slack_meter", "spread", "stacked", "tension",
+           "three_effects", "traces", "variance_errors"]
