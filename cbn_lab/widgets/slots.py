@@ -154,6 +154,15 @@ def structure_of(config: TrainConfig) -> dict | None:
     return {name: config.norm_options.get(name, own) for name, own in STRUCTURE.items()}
 
 
+def switched(config: TrainConfig, name: str, value) -> TrainConfig:
+    """`config` with one switch of the complete layer set. ValueError where the switches do not apply."""
+    if kind(config) != "complete":
+        raise ValueError(why_no_structure(config))
+    options = config.norm_options | {name: value}
+    return replace(config, norm_options={key: one for key, one in options.items()
+                                         if key not in STRUCTURE or one != STRUCTURE[key]})
+
+
 def why_no_structure(config: TrainConfig) -> str:
     """Why the switches do not apply; empty where they do."""
     switches = "These switches belong to the complete layer (our reconstruction of CBN)"

@@ -1,0 +1,93 @@
+"""One block as a row to click on: three slots for a norm, a menu of activations, the complete layer in their place."""
+
+from collections.abc import Callable, Sequence
+
+import ipywidgets
+
+from cbn_lab import activations, blocks
+from cbn_lab.widgets.slots import COMPLETE, SLOTS, Filling, filling
+
+ALL, SEVERAL = -1, ""  # values of menus; None would mean that nothing is selected
+_EMPTY, _FILLED = "+ norm", "norm  ×"
+_SLOT_WIDTH = "7em"
+
+
+class Board:
+    """The row of slots with the menus of layer and placement above it.
+
+    on_click(slot), on_name(what, name) and on_layer(layer, None for all) are called for what the user does; `show` sets
+    what the row says and calls nothing.
+    """
+
+    def __init__(self, on_click: Callable, on_name: Callable, on_layer: Callable):
+        self._quiet = False
+        self.layer = ipywidgets.Dropdown(description="layer", options=[("all", ALL)])
+        self.placement = ipywidgets.Dropdown(description="placement", options=blocks.placements())
+        self.activation = ipywidgets.Dropdown(description="activation", options=activations.names())
+        for menu, width in ((self.layer, "14em"), (self.placement, "18em"), (self.activation, "15em")):
+            menu.layout.width, menu.style.description_width = width, "initial"
+        self.layer.observe(self._loud(lambda layer: on_layer(None if layer == ALL else layer)), "value")
+        self.placement.observe(self._loud(lambda name: on_name("placement", name)), "value")
+        self.activation.observe(self._loud(lambda name: on_name("activation", name)), "value")
+        self.slots = {slot: ipywidgets.Button() for slot in (*SLOTS, COMPLETE)}
+        for slot, button in self.slots.items():
+            button.layout.width = _SLOT_WIDTH if slot in SLOTS else "15em"
+            button.on_click(lambda _, slot=slot: on_click(slot))
+        self.view = ipywidgets.VBox([_row([self.layer, self.placement]), self._steps()])
+
+    def _steps(self) -> ipywidgets.HBox:
+        """input -> [norm_in] -> weight -> [norm] -> activation -> [norm_out] -> next layer"""
+        function = ipywidgets.VBox([self.activation, self.slots[COMPLETE]])
+        function.layout.border, function.layout.padding = "1px solid #888888", "2px"
+        steps = [_word("input"), self.slots["norm_in"], _word("<b>weight layer</b>"), self.slots["norm"], function,
+                 self.slots["norm_out"], _word("next layer")]
+        with_arrows = [item for step in steps for item in (_word("→"), step)][1:]
+        return _row(with_arrows)
+
+    def _loud(self, call: Callable) -> Callable:
+        return lambda change: None if self._quiet or change.new in (None, SEVERAL) else call(change.new)
+
+    def show(self, *, layer: int | None, layers: int, placements: Sequence[str], names: Sequence[str]) -> None:
+        """`placements` and `names` (activations) are those of the layers that are meant. Where they differ, a slot
+        counts as empty: a click puts the same norm into all."""
+        self._quiet = True
+        try:
+            self.layer.options = [(f"all {layers}", ALL), *((str(i + 1), i) for i in range(layers))]
+            self.layer.value = ALL if layer is None else layer
+            _choose(self.placement, blocks.placements(), placements)
+            _choose(self.activation, activations.names(), names)
+        finally:
+            self._quiet = False
+        filled_slots = filling(placements[0]) if len(set(placements)) == 1 else Filling()
+        for slot, place in SLOTS.items():
+            filled = slot in filled_slots.norms
+            _set(self.slots[slot], _FILLED if filled else _EMPTY, filled,
+                 f"{'take out the norm' if filled else 'put a norm'} {place}")
+        complete = filled_slots.complete
+        _set(self.slots[COMPLETE], "complete BN (ours)  ×" if complete else "+ complete BN (ours)", complete,
+             "take out the complete layer" if complete else
+             "our reconstruction of CBN: shift, activation, standardize, gamma and shift in one layer")
+
+
+def _choose(menu: ipywidgets.Dropdown, registered: list[str], chosen: Sequence[str]) -> None:
+    """Select the one name, or the line that says that there are several."""
+    several = sorted(set(chosen))
+    mixed = [] if len(several) == 1 else [(f"{len(several)} different", SEVERAL)]
+    menu.options = [*mixed, *((name, name) for name in registered)]
+    menu.value = several[0] if len(several) == 1 else SEVERAL
+
+
+def _set(button: ipywidgets.Button, text: str, filled: bool, tooltip: str) -> None:
+    button.description, button.tooltip = text, tooltip
+    button.button_style = "info" if filled else ""
+    button.layout.border = "1px solid transparent" if filled else "1px dashed #888888"
+
+
+def _word(text: str) -> ipywidgets.HTML:
+    return ipywidgets.HTML(text)
+
+
+def _row(children: list) -> ipywidgets.HBox:
+    row = ipywidgets.HBox(children)
+    row.layout.flex_flow, row.layout.align_items = "row wrap", "center"
+    return row
