@@ -3,12 +3,14 @@
     python -m cbn_lab.guided --out results/guided
 
 trains what is not recorded yet. Every run is the setting of notebook 00 (`cbn_lab.start.config`) with one thing
-changed. Nothing was tuned: the lists below were written, and committed, before the first of these runs.
+changed. Nothing was tuned: the lists below were written, and committed, before the first of these runs; only
+`one_free` was added after them, to test an explanation of what `batch` showed.
 
     structure   the default layer of our reconstruction of CBN with one switch changed at a time
     mixed       Sigmoid, six layers: `complete` in the first or in the last n, vanilla BN in the others
     depth       an MLP of 30 layers of 64 units, every placement, every activation
     batch       mini-batches of 2 to 64, peak learning rate 0.1 B / 128 (linear scaling, Goyal et al. 2017)
+    one_free    mini-batches of 2, with one layer that has no norm: the last, whose maps are 1 x 1, or the first
 """
 
 import argparse
@@ -62,7 +64,14 @@ def batch(seed: int) -> list[TrainConfig]:
             for b in BATCHES for f in ("relu", "sigmoid") for p in ("none", "before", "complete")]
 
 
-GROUPS = {"structure": structure, "mixed": mixed, "depth": depth, "batch": batch}
+def one_free(seed: int) -> list[TrainConfig]:
+    return [replace(config, placement=order) for config in batch(seed)
+            if config.batch_size == 2 and config.placement != "none"
+            for others in [[config.placement] * (LAYERS - 1)]
+            for order in ((*others, "none"), ("none", *others))]
+
+
+GROUPS = {"structure": structure, "mixed": mixed, "depth": depth, "batch": batch, "one_free": one_free}
 
 
 def plan() -> list[TrainConfig]:
