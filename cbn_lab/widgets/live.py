@@ -76,6 +76,14 @@ class LiveTraining(Shown):
         return [run for _, run in self._live]
 
     @property
+    def arms(self) -> dict[str, list[Run]]:
+        """label -> runs: the recorded ones and the live ones so far, as they are drawn."""
+        arms = {name: list(group) for name, group in self._recorded.items()}
+        for label, run in self._live:
+            arms.setdefault(label, []).append(run)
+        return arms
+
+    @property
     def running(self) -> bool:
         return self._task is not None and not self._task.done()
 
@@ -127,10 +135,7 @@ class LiveTraining(Shown):
 
     def figure(self) -> figures.Figure | None:
         """What the image shows; None as long as there is nothing to draw."""
-        arms = {name: list(group) for name, group in self._recorded.items()}
-        for label, run in self._live:
-            arms.setdefault(label, []).append(run)
-        return figures.learning_curves(arms) if arms else None
+        return figures.learning_curves(self.arms) if self.arms else None
 
     async def _train(self) -> None:
         """One round: each setting once, with seeds that no round before has used."""
