@@ -130,14 +130,19 @@ def curve(members: Sequence, metric: str) -> list[dict[float, float]]:
              for entry in run.curve if metric in entry} for run in members]
 
 
+def reached(curves: Sequence[Mapping[float, float]], epochs: Sequence[float]) -> dict[float, float]:
+    """epoch -> mean over the curves, for those of the epochs that lie within the records of every curve."""
+    return {epoch: fmean(_between(points, epoch) for points in curves) for epoch in epochs
+            if curves and all(points and min(points) <= epoch <= max(points) for points in curves)}
+
+
 def at_epochs(curves: Sequence[Mapping[float, float]], epochs: Sequence[float]) -> list[float]:
     """Mean over the curves at these epochs, straight lines between the records. ValueError outside of the records."""
-    for points in curves:
-        if not points or not min(points) <= min(epochs) <= max(epochs) <= max(points):
-            reach = f"from {min(points):.3g} to {max(points):.3g}" if points else "nowhere"
-            raise ValueError(f"the curve reaches {reach} (epochs), the guess was asked from {min(epochs):.3g} to "
-                             f"{max(epochs):.3g}")
-    return [fmean(_between(points, epoch) for points in curves) for epoch in epochs]
+    means = reached(curves, epochs)
+    outside = [f"{epoch:g}" for epoch in epochs if epoch not in means]
+    if outside:
+        raise ValueError(f"the curves are not recorded at epoch {', '.join(outside)}, at which the guess was asked for")
+    return list(means.values())
 
 
 def _between(points: Mapping[float, float], epoch: float) -> float:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbn_lab import outcomes, predictions, progress, runs
+from cbn_lab import figures, outcomes, predictions, progress, runs
 
 THREE = {"a": {0: 3.0, 1: 5.0}, "b": {0: 2.0, 1: 5.5}, "c": {0: 1.0, 1: 1.5}}  # a and b change places with the seed
 
@@ -108,7 +108,7 @@ def test_a_curve_is_read_between_its_records_and_not_outside_of_them():
     assert outcomes.at_epochs(curves, [1, 2.5, 4]) == pytest.approx([15, 37.5, 60])
     assert outcomes.at_epochs(outcomes.curve([_run()], "loss"), [2]) == [1.0]
     for epochs in ([0.5, 2], [1, 5]):
-        with pytest.raises(ValueError, match="the curve reaches from 1 to 4"):
+        with pytest.raises(ValueError, match="not recorded at epoch (0.5|5), at which"):
             outcomes.at_epochs(curves, epochs)
 
 
@@ -222,3 +222,81 @@ def test_the_first_outcome_and_the_first_showing_count():
     first = predictions.judge(shown, False, 3.0)
     assert predictions.judge(first, True, 0.0) == first and predictions.reveal(first) == first
     assert predictions.judge(predictions.judge(shown, None, None), True, 0.0).right is True
+
+
+# Figures -------------------------------------------------------------------------------------------------------------
+
+MEASURED = {"before": {0: 80.0, 1: 82.0}, "after": {0: 90.0, 1: 79.0}, "complete": {0: 95.0, 1: 96.0}}
+
+
+def _lines(axis, label):
+    return [line for line in axis.lines if line.get_label() == label]
+
+
+def _texts(figure):
+    return [text.get_text() for axis in figure.fig.axes for text in axis.texts]
+
+
+def test_two_lines_cross_where_a_pair_is_wrong():
+    guess = ["before", "complete", "after"]
+    figure = figures.ranking_guess(list(MEASURED), guess, MEASURED)
+    slope, dots = figure.fig.axes
+    ends = {item: list(_lines(slope, item)[0].get_ydata()) for item in guess}
+    assert ends == {"before": [0, 2], "complete": [1, 0], "after": [2, 1]}
+    for item, (_, place) in ends.items():
+        (line,) = _lines(dots, item)
+        assert list(line.get_xdata()) == list(MEASURED[item].values()) and set(line.get_ydata()) == {place}
+    assert "Wrong in the guess, it should be: complete before before." in figure.alt
+    assert "not counted: after and before." in figure.alt and figure.png()
+    assert any("not counted:\n1 of 3 pairs" in text for text in _texts(figure))
+
+
+def test_before_the_result_a_figure_has_nothing_of_it():
+    asked = figures.ranking_guess(list(MEASURED), ["after"])
+    assert "1  after" in _texts(asked) and _texts(asked).count("2  ?") == 2
+    assert asked.alt == ("To be put in order, largest test accuracy (%) first: before, after, complete. "
+                         "So far: after. The result is not shown yet.")
+    assert not any(axis.lines for axis in asked.fig.axes)
+    for guess in (None, 12.0):
+        figure = figures.number_guess(0, 40, 3, "gap (points)", guess)
+        assert "The result is not shown yet." in figure.alt and figure.fig.axes[0].get_xlim() == (0, 40)
+        assert len(figure.fig.axes[0].lines) == (guess is not None)
+    known = {"complete": [_run("complete")]}
+    drawn = figures.curve_guess((1, 4), 0, 100, guess=[10, 60], known=known)
+    assert {line.get_label() for line in drawn.fig.axes[0].lines} == {"complete", "your guess"}
+    assert "Guess: 10 at epoch 1, 60 at epoch 4. complete: 90.0 at epoch 4. The result is not shown yet." in drawn.alt
+
+
+def test_a_diverged_item_is_named_and_last():
+    figure = figures.ranking_guess(["a", "b"], ["a", "b"], {"a": {0: math.nan, 1: 3.0}, "b": {0: 1.0, 1: 2.0}})
+    assert "1 of 2 diverged" in _texts(figure) and "Measured: b 1.50 (1.00 to 2.00, 2 seeds); a 3.00, 1 diverged" in (
+        figure.alt)
+
+
+def test_the_number_is_drawn_beside_what_counts_as_right():
+    figure = figures.number_guess(0, 40, 3, "gap (points)", 20, {0: 12.0, 1: 44.0})
+    (axis,) = figure.fig.axes
+    assert axis.get_xlim() == (0, 44) and list(_lines(axis, "_seed")[0].get_xdata()) == [12, 44]
+    assert list(_lines(axis, "measured: mean, and each seed")[0].get_xdata()) == [28]
+    assert "Guess: 20; right means within 3 of it. Measured: 28.0 (12.0 to 44.0, 2 seeds)." in figure.alt
+
+
+def test_grey_bars_join_the_guessed_curve_and_the_measured_one():
+    result = [_run(accuracy=0.8), _run(seed=1, accuracy=0.4, epochs=4)]
+    figure = figures.curve_guess((1, 3, 4), 0, 100, guess=[10, 60, 60], result=result, label="asked")
+    bars = {bar.get_xdata()[0]: list(bar.get_ydata()) for bar in _lines(figure.fig.axes[0], "_bar")}
+    assert bars == {1: pytest.approx([10, 15]), 3: pytest.approx([60, 45]), 4: pytest.approx([60, 60])}
+    half = [runs.Run(run.config, run.curve[:3], {}, {}, "interrupted") for run in result]
+    figure = figures.curve_guess((1, 3, 4), 0, 100, guess=[10, 60, 60], result=half, label="asked")
+    assert len(_lines(figure.fig.axes[0], "_bar")) == 2 and "asked: 45.0 (30.0 to 60.0, 2 seeds)" in figure.alt
+
+
+def test_calibration_shows_each_level_against_chance():
+    made = [_made(str(i), 0.9, i > 0) for i in range(4)] + [_made("x", 0.3, False)]
+    figure = figures.calibration(predictions.calibration(made))
+    (axis,) = figure.fig.axes
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in _lines(axis, "_level")]
+    assert points == [pytest.approx((30, 0)), pytest.approx((90, 75))]
+    assert [list(line.get_ydata()) for line in _lines(axis, "_chance")] == [[0, 100], [50, 100]]
+    assert "said 90 %: 3 of 4 right" in figure.alt
+    assert "No guess has been judged yet" in figures.calibration(None).alt
