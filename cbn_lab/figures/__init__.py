@@ -20,8 +20,8 @@ from cbn_lab.figures.tables import Table
 
 __all__ = ["Figure", "MARKS", "Mark", "STYLE", "Table", "ablation", "accuracies", "along_gradient", "arms",
            "block_diagram", "calibration", "curve_guess", "difference", "effect_curves", "effect_scores",
-           "effects_by_layer", "eigenvalues", "final_accuracy", "gradient_growth", "images",
-           "landscape_over_training", "layer_summary", "layer_table", "learning_curves", "ledger", "mark", "model_diagram", "moments", "number_guess",
-           "operating_point", "paired", "placement_grid", "points", "ranking_guess", "rescaled_effects",
+           "effects_by_layer", "eigenvalues", "final_accuracy", "gradient_growth", "images", "landscape_over_training",
+           "layer_summary", "layer_table", "learning_curves", "ledger", "mark", "model_diagram", "moments",
+           "number_guess", "operating_point", "paired", "placement_grid", "points", "ranking_guess", "rescaled_effects",
            "running_paths", "seed_paths", "slack_meter", "spread", "stacked", "tension", "three_effects", "traces",
            "variance_errors"]
