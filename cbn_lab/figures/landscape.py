@@ -6,11 +6,12 @@ Arms are told apart by colour, line and marker in the order in which they are gi
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
 Points = Sequence[tuple[float, float]]
+_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 _NONE = "there is nothing to draw: every arm needs at least one seed"
 
 
@@ -47,7 +48,7 @@ def along_gradient(found: Mapping[str, Sequence], *, chosen: int | None = None) 
     panels = (("change of the loss (nats)", lambda f: [loss - f.loss for loss in f.whole.losses]),
               ("||g(w') - g(w)||", lambda f: f.whole.predictiveness),
               ("||g(w') - g(w)|| / ||w' - w||", lambda f: f.whole.ratios))
-    fig, row = axes(3, size=(11, 3.7))
+    fig, row = axes(3, size=(11, 3.7), margins=(0.75, 0.1, 0.6, 0.75, 0.7))
     for axis, (what, values) in zip(row, panels, strict=True):
         _arms(axis, {label: [list(zip(f.steps, values(f), strict=True)) for f in group]
                      for label, group in found.items()})
@@ -56,6 +57,7 @@ def along_gradient(found: Mapping[str, Sequence], *, chosen: int | None = None) 
         if chosen is not None:
             axis.axvline(first.steps[chosen], color="#555555", linewidth=1.4, linestyle=(0, (2, 2)))
     row[0].set_yscale("symlog", linthresh=1.0)
+    row[0].yaxis.set_major_formatter(_PLAIN)
     row[0].axhline(0, color="#555555", linewidth=1.0)
     _logarithmic(row[1].yaxis)
     _logarithmic(row[2].yaxis)
@@ -167,8 +169,8 @@ def _logarithmic(ticks) -> None:
     (ticks.axes.set_xscale if ticks.axis_name == "x" else ticks.axes.set_yscale)("log")
     low, high = ticks.get_view_interval()
     ticks.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ticks.set_minor_formatter(NullFormatter())
+    ticks.set_major_formatter(_PLAIN)
+    ticks.set_minor_locator(NullLocator())  # minor ticks alone would cost a third of the drawing
 
 
 def _legend(fig, axis) -> None:

@@ -107,7 +107,16 @@ def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     return draw
 
 
-def axes(columns: int = 1, *, size: tuple[float, float], **options):
-    """(figure, list of axes in one row). Not from pyplot, which would show each figure a second time."""
-    fig = matplotlib.figure.Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+def axes(columns: int = 1, *, size: tuple[float, float],
+         margins: tuple[float, float, float, float, float] | None = None, **options):
+    """(figure, list of axes in one row). Not from pyplot, which would show each figure a second time.
+
+    margins  left, right, bottom, top and between two axes, in inches. Without, the axes are placed by what stands
+             around them, which takes half as long again as the drawing: too long behind a slider.
+    """
+    fig = matplotlib.figure.Figure(figsize=size, dpi=DPI, layout=None if margins else "constrained", facecolor="white")
+    if margins:
+        (width, height), (left, right, bottom, top, between) = size, margins
+        one = (width - left - right - (columns - 1) * between) / columns
+        fig.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, between / one)
     return fig, list(fig.subplots(1, columns, squeeze=False, **options)[0])
