@@ -5,10 +5,11 @@ Core ipywidgets only, alike in 7.7 and 8: pictures are PNG bytes in an Image, wo
 
 from cbn_lab.widgets import slack
 from cbn_lab.widgets.chooser import Chooser, chooser, compare
-from cbn_lab.widgets.effects import Dashboard, dashboard
-from cbn_lab.widgets.landscape import LandscapeExplorer, landscape_at, landscape_explorer
+from cbn_lab.widgets.effects import dashboard
+from cbn_lab.widgets.explorer import Explorer
+from cbn_lab.widgets.landscape import landscape_at, landscape_explorer
 from cbn_lab.widgets.live import LiveTraining, watch
-from cbn_lab.widgets.spectra import SpectrumExplorer, spectrum_explorer
+from cbn_lab.widgets.spectra import spectrum_explorer
 
-__all__ = ["Chooser", "Dashboard", "LandscapeExplorer", "LiveTraining", "SpectrumExplorer", "chooser", "compare",
-           "dashboard", "landscape_at", "landscape_explorer", "slack", "spectrum_explorer", "watch"]
+__all__ = ["Chooser", "Explorer", "LiveTraining", "chooser", "compare", "dashboard", "landscape_at",
+           "landscape_explorer", "slack", "spectrum_explorer", "watch"]

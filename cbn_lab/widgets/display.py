@@ -5,6 +5,7 @@ import html
 from collections.abc import Callable
 
 VIEW = "application/vnd.jupyter.widget-view+json"
+SETTLE_SECONDS = 0.06  # a key held down or a slider dragged sends a change every 15 to 35 ms
 NOTE = "<p><em>Interactive: run this cell to use it.</em></p>"
 
 
@@ -20,12 +21,13 @@ class Shown:
 
 
 def one_line(error: Exception) -> str:
-    """An error as one line of HTML."""
+    """An error as one line of HTML, read out where it appears; white on its own red in a light and a dark theme."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f'<span style="color:#b00020">{html.escape(text)}</span>'
+    return ('<span role="alert" style="background:#b00020;color:#ffffff;padding:0.1em 0.4em">'
+            f"{html.escape(text)}</span>")
 
 
-def debounced(action: Callable[[], None], seconds: float = 0.1) -> Callable[[], None]:
+def debounced(action: Callable[[], None], seconds: float = SETTLE_SECONDS) -> Callable[[], None]:
     """Calls that come in quick succession lead to one `action()`, after the last. Without an event loop: at once."""
     waiting: list[asyncio.TimerHandle] = []
 

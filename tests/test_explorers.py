@@ -1,0 +1,130 @@
+"""What all explorers have in common, on the block that they are made of and on each of them."""
+
+import asyncio
+
+import ipywidgets
+import pytest
+from test_effects_views import GRID
+from test_landscape_view import _records
+
+from cbn_lab import figures, widgets
+from cbn_lab.widgets.display import VIEW, Shown
+from cbn_lab.widgets.explorer import DPI, Explorer
+
+CORE = {"VBox", "HBox", "HTML", "Image", "Label", "Dropdown", "Checkbox", "ToggleButtons", "FloatSlider", "IntSlider",
+        "FloatLogSlider", "SelectionSlider"}  # the same in ipywidgets 7.7 and 8
+ALL = {
+    "slack meter": widgets.slack.meter,
+    "three effects": widgets.slack.effects,
+    "spectra": lambda: widgets.spectrum_explorer(["tanh", "relu"]),
+    "landscape": lambda: widgets.landscape_explorer(_records()),
+    "dashboard": lambda: widgets.dashboard(GRID),
+}
+
+
+def _bars(heights=(), word="bar"):
+    if not heights:
+        raise ValueError("no\n<bars>")
+    fig, (axis,) = figures.style.axes(size=(2, 1))
+    axis.bar(range(len(heights)), heights)
+    return figures.Figure(fig, f"{word} {heights}")
+
+
+def _small(draw=_bars, **options):
+    """An explorer of one slider, one menu and a group of two boxes."""
+    controls = [ipywidgets.IntSlider(description="height", value=2, max=20),
+                ipywidgets.Dropdown(description="word", options=["bar", "beam"]),
+                [ipywidgets.Label("draw:"), *(ipywidgets.Checkbox(description=name, value=True) for name in "ab")]]
+    return Explorer(draw, controls, lambda of: {
+        "heights": [of["height"].value for name in "ab" if of[name].value], "word": of["word"].value}, **options)
+
+
+def _all(view):
+    yield view
+    for child in getattr(view, "children", ()):
+        yield from _all(child)
+
+
+def test_every_control_moves_the_picture_and_its_words():
+    view = _small()
+    assert list(view.controls) == ["height", "word", "a", "b"]
+    for description, value in {"height": 5, "word": "beam", "a": False}.items():
+        before = view.image.value, view.caption.value
+        view.controls[description].value = value
+        assert view.caption.value != before[1], description
+        assert view.image.value != before[0] or description == "word"
+    assert view.values == {"heights": [5], "word": "beam"}
+    assert view.caption.value == "<p>beam [5]</p>" and view.image.value == _bars([5], "beam").png(DPI)
+
+
+def test_an_error_is_one_line_and_kept_and_goes_away():
+    view = _small()
+    view.controls["a"].value = False
+    picture = view.image.value
+    view.controls["b"].value = False
+    assert isinstance(view.error, ValueError) and ">ValueError: no &lt;bars&gt;</span>" in view.trouble.value
+    assert 'role="alert"' in view.trouble.value and view.image.value == picture
+    view.controls["a"].value = True
+    assert view.error is None and view.trouble.value == ""
+
+
+def test_the_words_can_be_shown_and_stay_shown():
+    view = _small()
+    assert view.caption.layout.display == "none" and view.words.description == "the picture in words"
+    view.words.value = True
+    view.controls["height"].value = 7
+    assert view.caption.layout.display is None
+    assert _small(words=True).caption.layout.display is None
+
+
+def test_changes_that_follow_each_other_lead_to_one_redraw():
+    drawn = []
+
+    async def drag():
+        view = _small(lambda **values: drawn.append(values) or _bars(**values))
+        drawn.clear()
+        for step in range(10):
+            view.controls["height"].value = step
+            view.controls["a"].value = not view.controls["a"].value
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.4)
+        return view
+
+    view = asyncio.run(drag())
+    assert drawn == [{"heights": [9, 9], "word": "bar"}] and view.caption.value == "<p>bar [9, 9]</p>"
+
+
+def test_what_breaks_a_redraw_on_the_loop_is_shown_too():
+    async def untick():
+        view = _small()
+        view.controls["a"].value = view.controls["b"].value = False
+        await asyncio.sleep(0.4)
+        return view
+
+    assert "no &lt;bars&gt;" in asyncio.run(untick()).trouble.value
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_explorer_is_of_core_widgets_with_labels_and_has_a_static_form(name):
+    view = ALL[name]()
+    assert isinstance(view, Explorer) and isinstance(view, Shown) and view.error is None
+    every = list(_all(view.view))
+    assert {type(widget).__name__ for widget in every} <= CORE
+    inputs = [w for w in every if isinstance(w, (ipywidgets.ValueWidget, ipywidgets.Checkbox))
+              and not isinstance(w, (ipywidgets.HTML, ipywidgets.Image, ipywidgets.Label))]
+    assert all(w.description for w in inputs) and {*view.controls.values(), view.words} == set(inputs)
+    bundle = view._repr_mimebundle_()
+    assert bundle[VIEW]["model_id"] == view.view.model_id
+    assert bundle["text/plain"] == view.figure().alt and "<img alt=" in bundle["text/html"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_descriptions_have_room_and_rows_wrap(name):
+    for row in (w for w in _all(ALL[name]().view) if isinstance(w, ipywidgets.HBox)):
+        assert row.layout.flex_flow == "row wrap"
+        for control in row.children:
+            assert control.layout.max_width == "100%"
+            if control.layout.width != "auto":
+                room = float(control.style.description_width.removesuffix("em"))
+                assert room >= 0.55 * len(control.description)
+                assert float(control.layout.width.removesuffix("em")) >= room + 15
