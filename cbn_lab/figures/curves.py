@@ -22,7 +22,8 @@ def arms(runs: Sequence) -> dict[str, list]:
 
 @styled
 def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
-                    upto: float | Mapping[str, float] | None = None) -> Figure:
+                    upto: float | Mapping[str, float] | None = None,
+                    kept: Mapping[str, Mark] | None = None) -> Figure:
     """Training loss (nats) and held-out accuracy (%) against the epoch: each seed, their range, and their mean.
 
     Seeds are thin lines on the left and hollow points on the right. A band goes from the lowest seed to the highest and
@@ -30,8 +31,8 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
 
     `runs` is a list, which is divided into arms by activation and placement, or label -> runs. Unfinished runs are
     drawn as far as they got. `upto` is an epoch, for all arms or label -> epoch: later records are left out of the
-    curves and the sentence, while the axes stay those of the whole runs. ValueError for no runs, or for an arm whose
-    runs differ in more than the seed.
+    curves and the sentence, while the axes stay those of the whole runs. `kept` is for `marks`. ValueError for no runs,
+    or for an arm whose runs differ in more than the seed.
     """
     groups = dict(runs) if isinstance(runs, Mapping) else arms(runs)
     every = [run for group in groups.values() for run in group]
@@ -43,7 +44,7 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
     ends = upto if isinstance(upto, Mapping) else dict.fromkeys(groups, upto)
     fig, (left, right) = _two_panels(split, max(run.config["epochs"] for run in every))
     said = []
-    for (label, group), style in zip(groups.items(), marks(groups), strict=True):
+    for (label, group), style in zip(groups.items(), marks(groups, kept), strict=True):
         losses = [[(e["epoch"], _number(e["loss"])) for e in run.curve] for run in group]
         reached = [[(e["epoch"], 100 * e[f"{split}_accuracy"]) for e in run.curve if f"{split}_accuracy" in e]
                    for run in group]
@@ -121,18 +122,22 @@ def _arm_sentence(label, losses, reached, split) -> str:
             f"at epoch {max(x for x, _ in last):.3g}.")
 
 
-def marks(groups: Mapping[str, Sequence]) -> list[Mark]:
+def marks(groups: Mapping[str, Sequence], kept: Mapping[str, Mark] | None = None) -> list[Mark]:
     """Activations' own marks where the arms are named after them; else each placement's own, or the next free one.
 
-    An arm's mark does not depend on those after it: a second run laid over the first leaves that as it was.
+    An arm's mark does not depend on those after it: a second run laid over the first leaves that as it was. `kept` are
+    the marks that arms had before, which they keep unless an arm before them now has it.
     """
     if set(groups) <= set(activations.names()):
         return [mark(label, activations.names()) for label in groups]
     chosen: list[Mark] = []
-    for position, group in enumerate(groups.values()):
+    for position, (label, group) in enumerate(groups.items()):
         placement = word(group[0].config["placement"])
         own = [mark(placement, blocks.placements())] if placement in blocks.placements() else []
-        free = [m for m in (*own, *map(nth_mark, range(len(MARKS)))) if m not in chosen]
+        wanted = [kept[label]] if kept and label in kept else []
+        reserved = {m for name, m in (kept or {}).items() if name in groups and name != label}
+        candidates = [m for m in (*wanted, *own, *map(nth_mark, range(len(MARKS)))) if m not in chosen]
+        free = [m for m in candidates if m not in reserved] or candidates
         chosen.append(free[0] if free else nth_mark(position))
     return chosen
 

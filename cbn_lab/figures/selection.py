@@ -67,10 +67,15 @@ def held_out_split(runs) -> str:
     return "validation" if count("validation") > count("test") else "test"
 
 
-def require_one_setting(runs, what: str, compared: Sequence[str] = ()) -> None:
+def differences(configs: Sequence[Mapping], compared: Sequence[str] = ()) -> list[str]:
+    """The settings in which any of them differs from the first, beside the seed, the device and the like."""
     ignored = {*_INCIDENTAL, *compared}
-    differing = sorted({key for run in runs for key, value in run.config.items()
-                        if key not in ignored and value != runs[0].config.get(key)})
+    return sorted({key for config in configs for key, value in config.items()
+                   if key not in ignored and value != configs[0].get(key)})
+
+
+def require_one_setting(runs, what: str, compared: Sequence[str] = ()) -> None:
+    differing = differences([run.config for run in runs], compared)
     if differing:
         raise ValueError(f"{what} differ in {', '.join(differing)} as well, so they cannot be compared here; "
                          "choose those of one setting first")
