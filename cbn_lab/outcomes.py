@@ -7,17 +7,22 @@ from itertools import combinations, product
 from statistics import fmean
 
 
+class UnfinishedError(ValueError):
+    """There is no result yet."""
+
+
 def values(arms: Mapping[str, Sequence], metric: str) -> dict[str, dict[int, float]]:
     """label -> seed -> measured number; accuracies of runs in %.
 
     An arm is a sequence of runs, whose final `metric` is taken, or of plain numbers, one a seed. A run that diverged
-    is NaN. Unfinished runs are left out. ValueError for an arm of which nothing is left, or without that metric.
+    is NaN. Unfinished runs are left out. UnfinishedError for an arm of which nothing is left, ValueError for a run
+    without that metric.
     """
     found = {}
     for label, members in arms.items():
         found[label] = dict(enumerate(map(float, members))) if _plain(members) else _finals(label, members, metric)
         if not found[label]:
-            raise ValueError(f"no run of {label!r} is finished yet, so there is no result for it")
+            raise UnfinishedError(f"no run of {label!r} is finished, so there is no result for it")
     return found
 
 

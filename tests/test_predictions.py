@@ -80,7 +80,7 @@ def test_numbers_of_runs():
     assert found["y"] == {0: 1.0, 1: 2.5} and found["x"][0] == 50.0
     assert math.isnan(found["x"][2]) and list(found["x"]) == [0, 2]
     assert outcomes.values({"x": [_run()]}, "train_loss") == {"x": {0: 0.5}}
-    with pytest.raises(ValueError, match="no run of 'x' is finished yet"):
+    with pytest.raises(ValueError, match="no run of 'x' is finished, so"):
         outcomes.values({"x": [_run(status="interrupted")]}, "test_accuracy")
     with pytest.raises(ValueError, match="no final validation_accuracy; it has train_loss, test_accuracy"):
         outcomes.values({"x": [_run()]}, "validation_accuracy")

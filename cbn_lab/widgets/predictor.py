@@ -1,0 +1,266 @@
+"""What all predictions share: lock in a guess and a confidence, then Run, the verdict, the calibration so far.
+
+Guess, confidence and outcome go to the student's own file (`cbn_lab.progress`), once for each id. When the cell is run
+again the guess is there, but the result has to be asked for again.
+"""
+
+import asyncio
+import html
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets
+
+from cbn_lab import figures, outcomes, predictions, progress
+from cbn_lab.predictions import Prediction
+from cbn_lab.runs import Run
+from cbn_lab.widgets.display import Shown, debounced, one_line
+from cbn_lab.widgets.guesses import CurveSheet, NumberSheet, RankingSheet
+from cbn_lab.widgets.live import LiveTraining
+from cbn_lab.widgets.verdicts import card, in_words, judged
+
+LEVELS = [(f"{p} %", p / 100) for p in (10, 30, 50, 70, 90)]
+FOLLOW_SECONDS = 1.0  # between two pictures of a curve that is being trained
+Arms = Mapping[str, Sequence[Run | float]]
+Reveal = Arms | LiveTraining | Callable[[], Arms | LiveTraining]
+
+
+class Predict(Shown):
+    """A question, a sheet for the guess, a confidence, and Run. `prediction` is what was locked in, or None.
+
+    `error` keeps what went wrong when the result was fetched, drawn or judged; it is shown in one line as well.
+    """
+
+    def __init__(self, id: str, question: str, sheet: RankingSheet | NumberSheet | CurveSheet, reveal: Reveal):
+        self.id, self.question, self.sheet, self._reveal = id, question, sheet, reveal
+        self.prediction: Prediction | None = None
+        self.error: Exception | None = None
+        self._arms: Arms | None = None  # the result, once it may be seen
+        self._live: LiveTraining | None = None
+        self._task: asyncio.Task | None = None
+        self._locked, self._note = False, ""
+        self._build()
+        self._take_up()
+        self._refresh()
+
+    def _build(self) -> None:
+        question = ipywidgets.HTML(f"<p><b>Prediction {html.escape(self.id)}.</b> {html.escape(self.question)}<br>"
+                                   f"{html.escape(self.sheet.invitation)}</p>")
+        sure = ipywidgets.HTML(f"<p>How sure are you that {html.escape(self.sheet.event)}?</p>")
+        self._sure = ipywidgets.ToggleButtons(description="Sure:", options=LEVELS, value=None)
+        self._sure.style.button_width, self._sure.style.description_width = "4em", "initial"
+        self._lock, self._change, self._run = (ipywidgets.Button(description=text) for text in (
+            "Lock in my guess", "Change my guess", "Run"))
+        for button in (self._lock, self._change, self._run):
+            button.layout.width = "13em"
+        buttons = ipywidgets.HBox([self._lock, self._change, self._run])
+        buttons.layout.flex_flow = "row wrap"
+        self._status, self._score, self._caption = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
+        self._image, self._calibration = ipywidgets.Image(format="png"), ipywidgets.Image(format="png")
+        for image in (self._image, self._calibration):
+            image.layout.max_width = "100%"
+        self._below = ipywidgets.VBox()  # the live training, the calibration: what Run brings
+        self.view = ipywidgets.VBox([question, self.sheet.view, sure, self._sure, buttons, self._status, self._score,
+                                     self._image, self._caption, self._below])
+        self._lock.on_click(lambda _: self._lock_in())
+        self._change.on_click(lambda _: self._reopen())
+        self._run.on_click(lambda _: self._show_result())
+        redraw = debounced(self._draw)
+        self.sheet.changed = lambda: self._guess_changed(redraw)
+        self._sure.observe(lambda _: self._refresh_controls(), "value")
+        self.view.observe(self._when_closed, "comm")
+
+    def figure(self) -> figures.Figure:
+        """The empty sheet, whatever has been guessed: a stored notebook holds nobody's guess and no result."""
+        return self.sheet.empty()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        bundle = super()._repr_mimebundle_(include, exclude)
+        asked = f"Prediction {self.id}. {self.question}"
+        return bundle | {"text/html": f"<p>{html.escape(asked)}</p>" + bundle["text/html"],
+                         "text/plain": f"{asked} {bundle['text/plain']}"}
+
+    # The guess ---------------------------------------------------------------------------------------------------
+
+    def _guess_changed(self, redraw: Callable[[], None]) -> None:
+        self._refresh_controls()
+        redraw()
+
+    def _take_up(self) -> None:
+        """The guess that the file holds, which may have been made in another cell."""
+        try:
+            kept = predictions.find(self.id, self.sheet.kind, self.sheet.asked)
+        except progress.ProgressError as error:
+            self._note = f"Your guess cannot be kept: {error}."
+            return
+        if kept is not None:
+            self.prediction, self._locked = kept, True
+            self.sheet.fill(kept.guess)
+            self._sure.value = kept.confidence if kept.confidence in dict(LEVELS).values() else None
+
+    def _lock_in(self) -> None:
+        if self._locked or self.sheet.guess is None or self._sure.value is None:
+            return
+        if self._seen_elsewhere():
+            self._take_up()
+            self._refresh()
+            return
+        self.prediction = predictions.lock(self.id, self.sheet.kind, self.sheet.asked, self.sheet.guess,
+                                           self._sure.value)
+        self._locked = True
+        self._keep()
+        self._refresh()
+
+    def _reopen(self) -> None:
+        if self._locked and self.prediction.revealed is None:
+            self._locked = False
+            if self._seen_elsewhere():
+                self._take_up()
+            self._refresh()
+
+    def _seen_elsewhere(self) -> bool:
+        """Whether another cell with this question has shown the result: then its guess stands."""
+        try:
+            kept = predictions.find(self.id, self.sheet.kind, self.sheet.asked)
+        except progress.ProgressError:  # said where the guess is kept
+            return False
+        return kept is not None and kept.revealed is not None
+
+    def _keep(self) -> None:
+        try:
+            predictions.keep(self.prediction)
+            self._note = ""
+        except progress.ProgressError as error:
+            self._note = f"Your guess was not saved: {error}."
+
+    # The result --------------------------------------------------------------------------------------------------
+
+    def _show_result(self) -> None:
+        """What Run does: from here on the guess stays as it is."""
+        if not self._locked or self._busy:
+            return
+        if self._seen_elsewhere():
+            self._take_up()
+        self.prediction = predictions.reveal(self.prediction)
+        self._keep()
+        self.error = None
+        try:
+            found = self._reveal if isinstance(self._reveal, (LiveTraining, Mapping)) else self._reveal()
+            if isinstance(found, LiveTraining):
+                self._train(found)
+            else:
+                self._finish(found)
+        except Exception as error:  # behind a button nobody else would show it
+            self._fail(error)
+
+    @property
+    def _busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def _train(self, live: LiveTraining) -> None:
+        """Start it, show it, and draw over the guess what has been trained so far."""
+        self._live = live
+        self._below.children = [live.view]
+        live.start()
+        if live.running:
+            self._task = asyncio.get_running_loop().create_task(self._follow(live))
+            self._refresh()
+        else:
+            self._finish(live.arms)
+
+    async def _follow(self, live: LiveTraining) -> None:
+        while live.running:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            if live.running and self.sheet.follows:
+                self._arms = live.arms
+                self._draw()
+        self._task = None
+        if live.error is not None:
+            self._fail(live.error)
+        else:
+            self._finish(live.arms)
+
+    def _finish(self, arms: Arms) -> None:
+        """Judge what is there, once, and draw it over the guess."""
+        try:
+            verdict = self.sheet.verdict(self.prediction.guess, arms)
+            first = self.prediction.right is None
+            self.prediction = predictions.judge(self.prediction, verdict.right, verdict.score)
+            self._arms = arms
+            if first:
+                self._keep()
+            self._score.value = judged(verdict, self.prediction, first)
+            self._refresh()
+            self._show_calibration()
+        except outcomes.UnfinishedError as error:  # stopped by the reader: nothing went wrong
+            self._refresh()
+            self._score.value = card(None, f"Not judged yet: {html.escape(str(error))}. Run trains again.")
+        except Exception as error:  # in a task nobody else would show it
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        self._refresh()
+        self._score.value = one_line(error)
+
+    def _show_calibration(self) -> None:
+        """Of the file; of this guess alone where the file cannot be used."""
+        try:
+            made = predictions.load().values()
+        except progress.ProgressError:
+            made = [self.prediction]
+        found = predictions.calibration(made)
+        if found is None:
+            return
+        figure = figures.calibration(found)
+        self._calibration.value = figure.png(80)
+        words = ipywidgets.HTML(f"<p>{html.escape(found.sentence())}</p>{in_words(figure)}")
+        live = [] if self._live is None else [self._live.view]
+        self._below.children = [words, self._calibration, *live]
+
+    # What is seen ------------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        self._refresh_controls()
+        self._draw()
+
+    def _refresh_controls(self) -> None:
+        revealed = self.prediction is not None and self.prediction.revealed is not None
+        ready = self.sheet.guess is not None and self._sure.value is not None
+        for control in (*self.sheet.controls, self._sure):
+            control.disabled = self._locked
+        self._lock.disabled = self._locked or not ready
+        self._change.disabled = not self._locked or revealed
+        self._run.disabled = not self._locked or self._busy
+        self._run.description = "Run" if self._locked else "Run (guess first)"
+        self._run.icon = "play" if self._locked else "lock"
+        self._lock.button_style, self._run.button_style = ("", "primary") if self._locked else ("primary", "")
+        self._status.value = f'<p role="status">{html.escape(self._state(revealed))}</p>'
+
+    def _state(self, revealed: bool) -> str:
+        if not self._locked:
+            left = [] if self.sheet.guess is not None else [self.sheet.missing]
+            left += [] if self._sure.value is not None else ["how sure you are"]
+            said = f"Run is locked. Still missing: {'; '.join(left)}." if left else "Ready: lock in your guess."
+        elif self._busy:
+            said = "Training: the result is drawn over your guess when it is finished."
+        elif self._arms is not None:
+            said = "The result is drawn over your guess."
+        elif revealed:
+            said = f"You guessed on {self.prediction.made} and have seen the result. Run shows it again."
+        else:
+            said = f"Your guess of {self.prediction.made} is locked in. After Run has shown the result it stays so."
+        kept = f"Guesses are kept in {progress.path().name}, which is yours alone; delete the file to start again."
+        return f"{said} {self._note or kept}"
+
+    def _draw(self) -> None:
+        try:
+            figure = self.sheet.figure(self._arms)
+            self._image.value, self._caption.value = figure.png(80), in_words(figure)
+        except Exception as error:  # on the event loop nobody else would show it
+            self.error, self._caption.value = error, one_line(error)
+
+    def _when_closed(self, change) -> None:
+        if change.new is None and self._live is not None:
+            self._live.close()
+        if change.new is None and self._busy:
+            self._task.cancel()
