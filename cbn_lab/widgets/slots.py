@@ -11,11 +11,12 @@ fills is read off the module that `blocks` builds, so a placement that a student
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import lru_cache
 from itertools import groupby
 
 from torch import nn
 
-from cbn_lab import blocks, models, share
+from cbn_lab import activations, blocks, models, share
 from cbn_lab.norms.complete import CompleteBatchNormBase
 from cbn_lab.runs import Run
 from cbn_lab.train import TrainConfig
@@ -82,7 +83,28 @@ def click(placement: str, slot: str) -> tuple[str, str]:
 
 def count(config: TrainConfig) -> int:
     """How many layers (blocks) have an activation and a placement. Errors as in `models.block_count`."""
-    return models.block_count(config.model, **config.model_options)
+    return _count(config.model, json.dumps(config.model_options, sort_keys=True))
+
+
+@lru_cache  # asked a dozen times a click
+def _count(model: str, options: str) -> int:
+    return models.block_count(model, **json.loads(options))
+
+
+def require_known(config: TrainConfig) -> TrainConfig:
+    """The settings, if they name an existing network with as many blocks as its lists have names, and known names.
+
+    ValueError otherwise, such as for settings that somebody else wrote, with a placement of their own.
+    """
+    layers = count(config)
+    for what, check in (("activation", activations.is_homogeneous), ("placement", blocks.needs_bias)):
+        names = listed(config, what)
+        if len(names) != layers:
+            raise ValueError(f"{what} lists {len(names)} names, but {config.model} has {layers} layers; give one name "
+                             "per layer, or one for all")
+        for name in dict.fromkeys(names):
+            check(name)
+    return config
 
 
 def listed(config: TrainConfig, what: str) -> list[str]:
