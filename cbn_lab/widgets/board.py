@@ -9,7 +9,6 @@ from cbn_lab.widgets.slots import COMPLETE, SLOTS, Filling, filling
 
 ALL, SEVERAL = -1, ""  # values of menus; None would mean that nothing is selected
 _EMPTY, _FILLED = "+ norm", "norm  ×"
-_SLOT_WIDTH = "7em"
 
 
 class Board:
@@ -26,18 +25,20 @@ class Board:
         self.activation = ipywidgets.Dropdown(description="activation", options=activations.names())
         for menu, width in ((self.layer, "14em"), (self.placement, "18em"), (self.activation, "15em")):
             menu.layout.width, menu.style.description_width = width, "initial"
+            menu.layout.margin = "2px 1em 2px 2px"
         self.layer.observe(self._loud(lambda layer: on_layer(None if layer == ALL else layer)), "value")
         self.placement.observe(self._loud(lambda name: on_name("placement", name)), "value")
         self.activation.observe(self._loud(lambda name: on_name("activation", name)), "value")
         self.slots = {slot: ipywidgets.Button() for slot in (*SLOTS, COMPLETE)}
         for slot, button in self.slots.items():
-            button.layout.width = _SLOT_WIDTH if slot in SLOTS else "15em"
+            button.layout.width, button.layout.height = ("7em", "4em") if slot in SLOTS else ("15em", "auto")
             button.on_click(lambda _, slot=slot: on_click(slot))
         self.view = ipywidgets.VBox([_row([self.layer, self.placement]), self._steps()])
 
     def _steps(self) -> ipywidgets.HBox:
         """input -> [norm_in] -> weight -> [norm] -> activation -> [norm_out] -> next layer"""
         function = ipywidgets.VBox([self.activation, self.slots[COMPLETE]])
+        self.activation.layout.margin = "2px"
         function.layout.border, function.layout.padding = "1px solid #888888", "2px"
         steps = [_word("input"), self.slots["norm_in"], _word("<b>weight layer</b>"), self.slots["norm"], function,
                  self.slots["norm_out"], _word("next layer")]
@@ -84,7 +85,9 @@ def _set(button: ipywidgets.Button, text: str, filled: bool, tooltip: str) -> No
 
 
 def _word(text: str) -> ipywidgets.HTML:
-    return ipywidgets.HTML(text)
+    word = ipywidgets.HTML(text)
+    word.layout.margin = "2px 0.3em"
+    return word
 
 
 def _row(children: list) -> ipywidgets.HBox:

@@ -23,6 +23,8 @@ class Knobs:
     def __init__(self, controls: list):
         self.controls = {control.description: control for control in controls}
         self._quiet = False
+        for control in controls:
+            control.layout.margin = "2px 1em 2px 2px"
         self.view = ipywidgets.HBox(controls)
         self.view.layout.flex_flow = "row wrap"
 

@@ -4,8 +4,10 @@ Each group of controls changes one `TrainConfig` (see `slots`); from it everythi
 the diagram and the table of the layers at once, what is recorded and what Start would train right after.
 """
 
+import functools
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import ipywidgets
 import matplotlib
@@ -23,7 +25,7 @@ from cbn_lab.widgets.live import LiveTraining
 
 IMAGES = 256  # of the training split, for the statistics
 DPI = 80
-SETTLE_SECONDS = 0.1  # after the last step of a slider
+SETTLE_SECONDS = 0.05  # after the last step of a slider
 
 
 def look(config: TrainConfig, root=None, layer: int | None = None):
@@ -32,12 +34,19 @@ def look(config: TrainConfig, root=None, layer: int | None = None):
     The network is the one that training with this seed starts from; the statistics are of the first 256 training
     images. Raises what `data.load` and `models.build` raise, such as for images too small for the network.
     """
-    training = data.load(config.data, "train", root=root)
-    net = initial_model(config, training)
-    batch = data.normalize(training.images[:IMAGES], training), training.labels[:IMAGES]
-    chosen = None if layer is None else [layer + 1]
+    images = first_images(config.data, root)
+    net = initial_model(config, images)
+    batch = data.normalize(images.images, images), images.labels
+    chosen = range(1, slots.count(config) + 1) if layer is None else [layer + 1]
     diagram = figures.model_diagram(net, batch[0].shape[1:], layers=chosen)
     return diagram, layers.summary(net, F.cross_entropy, batch, statistics="batch")
+
+
+@functools.lru_cache(maxsize=4)  # a click must not wait for CIFAR to be read from the disk
+def first_images(name: str, root=None) -> data.Dataset:
+    """The first 256 training images, in memory of their own."""
+    training = data.load(name, "train", root=root).subset(slice(IMAGES))
+    return replace(training, images=training.images.clone(), labels=training.labels.clone())
 
 
 def playground_figure(config: TrainConfig | None = None, root=None) -> figures.Figure:
@@ -58,7 +67,7 @@ class Playground(Shown):
         self.structure = Structure(self._switch)
         self.board = Board(self._click, self._name, self._select)
         self.live = LiveTraining([config], label=live_label, root=root)
-        self._sentence, self._status, self._why = _text("3em"), _text("1.6em"), _text("1.6em")
+        self._words, self._why = _text("3.2em"), _text("1.6em")
         self._diagram, self._table, self._found = ipywidgets.Image(format="png"), _text("4em"), _text("1.6em")
         self._diagram.layout.max_width = "100%"
         self._table.layout.max_height, self._table.layout.overflow = "24em", "auto"
@@ -66,9 +75,9 @@ class Playground(Shown):
         self._offer_later = debounced(self._offer, SETTLE_SECONDS)
         self.view = ipywidgets.VBox([
             _heading("1 Network and data"), self.network.view,
-            _heading("2 A block: click on a slot to put a norm there, and again to take it out"),
-            self.board.view, self._sentence, self._status, _room(self._diagram, "11em"), self.structure.view, self._why,
-            _heading(f"3 Every layer before training, on {IMAGES} training images"), self._table,
+            _heading("2 Its blocks: click on a slot to put a norm there, and again to take it out"),
+            self.board.view, self._why, self.structure.view, self._words, _room(self._diagram, "10em"),
+            _heading(f"3 What enters each layer before training ({IMAGES} training images)"), self._table,
             _heading("4 Training"), self.training.view, self._found, self.live.view])
         self.set(config)
 
@@ -99,7 +108,8 @@ class Playground(Shown):
     def _change(self, make: Callable[[], tuple[TrainConfig, str]], settle: bool = False) -> None:
         """Take over the settings that `make()` returns, with what it says about them."""
         try:
-            self.config, said = make()
+            config, said = make()
+            self.config = slots.require_known(config)
             self._show_controls()
             self._say(said)
         except Exception as error:  # raised in an event of the page, where nobody else would show it
@@ -119,8 +129,7 @@ class Playground(Shown):
         self.board.show(layer=self._layer, layers=count, names=names, placements=placements)
         for knobs in (self.network, self.training, self.structure):
             knobs.show(self.config)
-        self._why.value = slots.why_no_structure(self.config)
-        self._sentence.value = f"<b>{html.escape(slots.sentence(self.config))}</b>"
+        self._why.value = slots.why_no_structure(self.config) or "Inside the complete layer (our reconstruction):"
 
     def _redraw(self) -> None:
         """The diagram and the table, if anything changed that they depend on; then, a little later, the training."""
@@ -139,9 +148,7 @@ class Playground(Shown):
     def _draw(self, diagram: figures.Figure, rows) -> None:
         with matplotlib.rc_context({"text.hinting": "none"}):
             self._diagram.value = diagram.png(DPI)
-        self._table.value = figures.layer_table(rows)
-        total = sum(row.parameters + row.norm_parameters for row in rows)
-        self._sentence.value += f" {total:,} parameters; images {' × '.join(map(str, rows[0].shape))}."
+        self._table.value = figures.layer_table(rows, caption=_caption(rows))
 
     def _offer(self) -> None:
         """What is recorded of these settings, and what Start would train."""
@@ -154,14 +161,24 @@ class Playground(Shown):
             self._fail(error)
 
     def _say(self, sentence: str) -> None:
-        self.error, self._status.value = None, f'<span role="status">{html.escape(sentence)}</span>'
+        """The state in one sentence, and what was remarkable about the last change."""
+        self.error = None
+        self._words.value = (f'<div role="status"><b>{html.escape(slots.sentence(self.config))}</b><br>'
+                             f"{html.escape(sentence)}</div>")
 
     def _fail(self, error: Exception) -> None:
-        self.error, self._status.value = error, f'<span role="alert">{one_line(error)}</span>'
+        self.error = error
+        self._words.value = (f'<div role="alert"><b>{html.escape(slots.sentence(self.config))}</b><br>'
+                             f"{one_line(error)}</div>")
 
 
 def live_label(config: TrainConfig) -> str:
     return f"{slots.label(config)}, live"
+
+
+def _caption(rows) -> str:
+    own, norms = (sum(getattr(row, what) for row in rows) for what in ("parameters", "norm_parameters"))
+    return f"{own + norms:,} parameters, {norms:,} of them in norms and shifts"
 
 
 def _found_sentence(found: Sequence[Run]) -> str:
@@ -185,7 +202,7 @@ def _text(height: str) -> ipywidgets.HTML:
 def _room(widget: ipywidgets.Widget, height: str) -> ipywidgets.VBox:
     """At least this height for a widget whose own height changes."""
     box = ipywidgets.VBox([widget])
-    box.layout.min_height = height
+    box.layout.min_height, box.layout.align_items = height, "flex-start"
     return box
 
 
