@@ -80,7 +80,7 @@ class Frozen:
         return inputs, labels
 
 
-def gradients(loss: torch.Tensor, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def gradients_of(loss: torch.Tensor, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """d loss / d tensor for each; zeros for one that the loss does not depend on.
 
     ValueError for a loss without a graph, from which no gradient can be taken at all.
@@ -93,8 +93,8 @@ def require_graph(loss: torch.Tensor) -> None:
     """ValueError for a loss that autograd cannot follow back to the model."""
     if not loss.requires_grad:
         raise ValueError("the loss is cut off from the model: autograd finds no way from it back to the parameters. "
-                         "Compute it from the outputs with torch alone, without .detach(), .item(), .data, argmax, "
-                         "NumPy or torch.no_grad() in the loss function or in the model")
+                         "Compute it from the outputs with torch alone: no .detach(), .item(), .data, argmax, NumPy "
+                         "or torch.no_grad() in the loss function or in the model")
 
 
 @contextmanager

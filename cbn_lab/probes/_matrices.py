@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from cbn_lab.probes._frozen import Frozen
+from cbn_lab.probes._frozen import Frozen, require_graph
 
 # What a product costs, in gradients (forward and backward) of the same batch: two by counting operations; on CPUs 2.0
 # (no norm) to 3.3 (norms, whose double backward is composed of many passes); the bench's entry `probes` measures it.
@@ -68,7 +68,9 @@ class Matrix:
 def hessian(probe: Frozen, loss_fn: Callable, batch, parameters: dict[str, torch.Tensor]) -> Matrix:
     """H = d^2 loss / dw^2. A product is d(g . v)/dw with the graph of the gradient g (Pearlmutter 1994)."""
     inputs = list(parameters.values())
-    gradient = _gradient(probe.loss(loss_fn, batch), inputs)
+    loss = probe.loss(loss_fn, batch)
+    require_graph(loss)
+    gradient = _gradient(loss, inputs)
     curved = [g is not None and g.requires_grad for g in gradient]  # without a graph: constant, as in a linear loss
 
     def multiply(vectors):
@@ -86,7 +88,8 @@ def gauss_newton(probe: Frozen, loss_fn: Callable, batch, parameters: dict[str, 
     of the batch, so the paths between samples through batch statistics are in it.
     """
     inputs = list(parameters.values())
-    outputs, _ = probe.outputs_and_loss(loss_fn, batch)
+    outputs, loss = probe.outputs_and_loss(loss_fn, batch)
+    require_graph(loss)
     if not isinstance(outputs, torch.Tensor):
         raise ValueError("the Gauss-Newton matrix needs a model whose output is one tensor, got "
                          f"{type(outputs).__name__}")

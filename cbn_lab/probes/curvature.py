@@ -120,8 +120,8 @@ def lambda_max(model: nn.Module, loss_fn: Callable, batch, *, statistics: str,
     concerned, default all that require gradients. `tolerance` is the residual aimed at, relative to the spectrum's
     width: 1e-6 in float64, 1e-3 in float32. `seed` draws the first vector.
 
-    Raises ValueError for unknown parameters, or a loss or curvature that is not finite; RuntimeError when the
-    tolerance is not reached; and what `frozen` refuses.
+    Raises ValueError for unknown parameters, a loss that is cut off from the model, or a loss or curvature that is not
+    finite; RuntimeError when the tolerance is not reached; and what `frozen` refuses.
     """
     return _eigenvalue("hessian", "LA", model, loss_fn, batch, statistics, parameters, tolerance, seed)
 

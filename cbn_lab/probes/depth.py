@@ -29,7 +29,7 @@ from torch import nn
 
 from cbn_lab import blocks
 from cbn_lab.probes._estimates import Estimate
-from cbn_lab.probes._frozen import STATISTICS, frozen
+from cbn_lab.probes._frozen import STATISTICS, frozen, gradients_of
 from cbn_lab.theory import layer
 
 CONFIDENCE = 0.95
@@ -97,7 +97,7 @@ def profile(model: nn.Sequential, loss_fn: Callable, batch, *, statistics: str) 
     """Squared gradients of one mini-batch's loss at every boundary between the children of `model`.
 
     Raises TypeError for a model that is no nn.Sequential, ValueError for what `frozen` refuses (a batch of one before a
-    norm, a loss that is not finite) and for a gradient that is not finite.
+    norm, a loss that is not finite), for a loss that is cut off from the model and for a gradient that is not finite.
     """
     if not isinstance(model, nn.Sequential) or not len(model):
         raise TypeError(f"profile needs an nn.Sequential with at least one child, got {type(model).__name__}; wrap the "
@@ -117,11 +117,11 @@ def profile(model: nn.Sequential, loss_fn: Callable, batch, *, statistics: str) 
             for weight in weights:
                 weight.requires_grad_(True)
             loss = probe.loss(loss_fn, batch)
-            gradients = torch.autograd.grad(loss, [*found, *weights], materialize_grads=True)
+            slopes = gradients_of(loss, [*found, *weights])
     finally:
         for handle in handles:
             handle.remove()
-    squared = [_squared(g) for g in gradients]
+    squared = [_squared(g) for g in slopes]
     if not all(map(math.isfinite, squared)):
         raise ValueError("a gradient is not finite although the loss is: it grows too fast for the precision; use "
                          "float64, fewer layers or a smaller loss")

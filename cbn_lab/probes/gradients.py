@@ -24,7 +24,7 @@ from torch import nn
 
 from cbn_lab import data
 from cbn_lab.probes._estimates import Estimate, Moments, Products, estimate, products
-from cbn_lab.probes._frozen import STATISTICS, frozen
+from cbn_lab.probes._frozen import STATISTICS, frozen, gradients_of
 from cbn_lab.probes._overlap import refuse_overlap, samples
 
 MINIMUM = 50  # batches; with fewer the variance is known to no better than a fifth or so
@@ -112,8 +112,8 @@ def moments(model: nn.Module, loss_fn: Callable, batches: Iterable, *, statistic
     mode) or "running" (eval mode). One gradient a batch; all are held in memory: batches x parameters numbers.
 
     Raises ValueError for fewer than 50 batches, unequal sizes, batches that share more samples than independent draws
-    do, a gradient that is not finite, no trainable parameters, and what `frozen` refuses: a loss that is not finite, a
-    batch of one that a norm cannot normalize.
+    do, a gradient that is not finite, no trainable parameters, a loss that is cut off from the model, and what `frozen`
+    refuses: a loss that is not finite, a batch of one that a norm cannot normalize.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
@@ -165,7 +165,7 @@ def _gradients(model, named, loss_fn, batches, statistics) -> tuple[dict[str, li
                 seen.append(samples(batch[0]))
             with frozen(model, statistics=statistics) as probe:
                 loss = probe.loss(loss_fn, batch)
-                found = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+                found = gradients_of(loss, list(named.values()))
             for (name, kept), gradient in zip(rows.items(), found, strict=True):
                 if not torch.isfinite(gradient).all():
                     raise ValueError(f"the gradient of {name} is not finite on batch {number}; look at its inputs, or "

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab.probes._frozen import frozen
+from cbn_lab.probes._frozen import frozen, require_graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,8 @@ def of_layers(model: nn.Module, loss_fn: Callable, batch, *, statistics: str) ->
     left as it was (`probes._frozen`).
 
     Linear layers, and convolutions without groups and with zeros as padding. Raises ValueError for
-    a model without such layers, for one that is called twice or whose output does not reach the loss, and whatever
+    a model without such layers, for one that is called twice or whose output does not reach the loss, for a loss that
+    is cut off from the model, and whatever
     `frozen` and its `loss` raise; TypeError for a convolution of another kind.
     """
     calls: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -55,7 +56,10 @@ def of_layers(model: nn.Module, loss_fn: Callable, batch, *, statistics: str) ->
     try:
         handles = [module.register_forward_hook(keep(name)) for name, module in layers.items()]
         with frozen(model, statistics=statistics) as probe:
+            for parameter in model.parameters():  # a frozen layer has an output gradient too
+                parameter.requires_grad_(True)
             loss = probe.loss(loss_fn, batch)
+            require_graph(loss)
             gradients = torch.autograd.grad(loss, [output for _, output in calls.values()], allow_unused=True)
     finally:
         for handle in handles:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cbn_lab.probes._frozen import STATISTICS, Frozen, frozen
+from cbn_lab.probes._frozen import STATISTICS, Frozen, frozen, gradients_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def probe(model: nn.Module, loss_fn: Callable, batch, *, statistics: str, steps:
 
     Costs 1 + len(steps) * (1 + number of layers) gradient evaluations, without the layers 1 + len(steps). Raises
     ValueError for no steps, a step that is not positive, a gradient that is zero, a loss or gradient that is not finite
-    (with the step at which that is so), and what `frozen` refuses.
+    (with the step at which that is so), a loss that is cut off from the model, and what `frozen` refuses.
     """
     return _measure(model, loss_fn, batch, statistics, steps, per_layer, scale_free=False)
 
@@ -168,11 +168,11 @@ class _Walk:
             loss = self._at.loss(self._loss_fn, self._batch)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        gradients = torch.autograd.grad(loss, list(self._named.values()), materialize_grads=True)
-        for name, gradient in zip(self._named, gradients, strict=True):
+        found = gradients_of(loss, list(self._named.values()))
+        for name, gradient in zip(self._named, found, strict=True):
             if not torch.isfinite(gradient).all():
                 raise ValueError(f"{where}: the gradient of {name} is not finite; take smaller steps")
-        return float(loss.detach()), dict(zip(self._named, gradients, strict=True))
+        return float(loss.detach()), dict(zip(self._named, found, strict=True))
 
 
 def _squared(tensor: torch.Tensor) -> float:

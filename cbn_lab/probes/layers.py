@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cbn_lab.probes._frozen import frozen, gradients
+from cbn_lab.probes._frozen import frozen, gradients_of
 
 _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -81,7 +81,7 @@ def summary(model: nn.Module, loss_fn: Callable, batch, *, statistics: str) -> t
             for layer in layers.values():
                 layer.weight.requires_grad_(True)
             loss = probe.loss(loss_fn, batch)
-            slopes = gradients(loss, [layers[name].weight for name in entered])
+            slopes = gradients_of(loss, [layers[name].weight for name in entered])
     finally:
         for handle in handles:
             handle.remove()

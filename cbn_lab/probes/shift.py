@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cbn_lab.probes._frozen import STATISTICS, frozen
+from cbn_lab.probes._frozen import STATISTICS, frozen, gradients_of
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def internal(model: nn.Module, loss_fn: Callable, batch, *, statistics: str, ste
     A layer is a module that owns parameters. Their order is that of `model.named_parameters()`, which must be the order
     in which the signal passes them, as in every model of `cbn_lab.models` without a parallel branch.
 
-    Raises ValueError for a step that is not positive, no trainable parameters, a gradient that is not finite, and what
-    `frozen` refuses.
+    Raises ValueError for a step that is not positive, no trainable parameters, a gradient that is not finite, a loss
+    that is cut off from the model, and what `frozen` refuses.
     """
     if not 0 < step < float("inf"):
         raise ValueError(f"step must be a positive, finite number (a learning rate), got {step}")
@@ -78,7 +78,7 @@ def internal(model: nn.Module, loss_fn: Callable, batch, *, statistics: str, ste
     with frozen(model, statistics=statistics) as probe:
 
         def gradient_of(parameters: list[nn.Parameter]) -> list[torch.Tensor]:
-            return list(torch.autograd.grad(probe.loss(loss_fn, batch), parameters, materialize_grads=True))
+            return list(gradients_of(probe.loss(loss_fn, batch), parameters))
 
         before = dict(zip(map(id, every), gradient_of(every), strict=True))
         below: list[nn.Parameter] = []
