@@ -42,7 +42,8 @@ class RankingSheet:
             button.on_click(lambda _, item=item: self._clicked(item))
         self.view = ipywidgets.HBox(self.controls)
         self.view.layout.flex_flow = "row wrap"
-        self.invitation = f"Click in order, {self.asked[-1]}; click again to take one out."
+        self.invitation = (f"Click in order, {'largest' if largest else 'smallest'} {metric.replace('_', ' ')} first; "
+                           "click again to take one out.")
 
     @property
     def guess(self) -> list[str] | None:
@@ -130,7 +131,7 @@ class NumberSheet(_Sliders):
         slider.layout.max_width = "97%"
         super().__init__([slider])
         self.invitation = "Move the slider (or click its number and type)."
-        self.missing = "the slider has not been moved"
+        self.missing = "the slider has not been moved (for its middle: away and back)"
 
     @property
     def guess(self) -> float | None:
