@@ -13,8 +13,10 @@ from cbn_lab import figures, runs, start, widgets
 from cbn_lab.train import DivergedError, TrainConfig, fit
 from cbn_lab.widgets import display
 from cbn_lab.widgets.chooser import arms
+from cbn_lab.widgets.player import DPI
 
-CORE = {"VBox", "HBox", "Button", "FloatProgress", "HTML", "Image", "Dropdown"}  # the same in ipywidgets 7.7 and 8
+# The same in ipywidgets 7.7 and 8.
+CORE = {"VBox", "HBox", "Button", "FloatProgress", "HTML", "Image", "Dropdown", "FloatSlider"}
 
 
 def _config(placement="before", **settings):
@@ -48,8 +50,13 @@ def _picture(live):
     return bytes(_only(live, ipywidgets.Image).value)
 
 
+def _button(live, description):
+    (found,) = [w for w in _widgets(live.view) if isinstance(w, ipywidgets.Button) and w.description == description]
+    return found
+
+
 def _status(live):
-    return live.view.children[0].children[3].value
+    return live.view.children[0].children[-1].value
 
 
 def _losses(run):
@@ -71,23 +78,33 @@ def test_without_a_loop_it_trains_to_the_end_with_the_numbers_of_fit():
         assert _losses(run) == _losses(reference) and run.status == "finished"
         assert run.final["test_accuracy"] == reference.final["test_accuracy"]
     image = _picture(live)
-    assert image.startswith(b"\x89PNG") and image == live.figure().png()
+    assert image.startswith(b"\x89PNG") and image == live.figure().png(DPI)
     assert _only(live, ipywidgets.FloatProgress).value == 1.0
     assert _status(live).startswith("finished in")
     assert asyncio.run(live.done()) == live.runs
 
 
-def test_with_a_loop_it_leaves_the_loop_free_and_stop_acts_at_once():
+def test_the_loop_gets_a_turn_after_each_step(monkeypatch):
+    monkeypatch.setattr("cbn_lab.widgets.live.TURN_SECONDS", 0.0)
+
+    async def scene():
+        live = widgets.watch([_config(log_every=4)])  # 2 steps an epoch, so 2 a record
+        turns = 0
+        while not live.runs or live.runs[0].status != "finished":
+            await asyncio.sleep(0)
+            turns += 1
+        assert len(live.runs[0].curve) == 2 and turns > 4
+
+    asyncio.run(scene())
+
+
+def test_with_a_loop_stop_acts_at_once():
     async def scene():
         live = widgets.LiveTraining([_long()])
+        start_button, stop_button = (_button(live, name) for name in ("Start", "Stop"))
         live.start()
         assert live.running and not live.runs
         await _until(lambda: live.runs and len(live.runs[0].curve) > 20)
-        before = len(live.runs[0].curve)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert len(live.runs[0].curve) <= before + 11, "the loop gets a turn after each record"
-        start_button, stop_button = (w for w in _widgets(live.view) if isinstance(w, ipywidgets.Button))
         assert start_button.disabled and not stop_button.disabled
         records = len(live.runs[0].curve)
         stop_button.click()
@@ -95,7 +112,7 @@ def test_with_a_loop_it_leaves_the_loop_free_and_stop_acts_at_once():
         assert len(run.curve) == records, "Stop is to end it at the next record, a few milliseconds of training"
         assert run.status == "interrupted" and _status(live) == "stopped"
         assert stop_button.disabled and not start_button.disabled
-        assert _picture(live) == live.figure().png()
+        assert _picture(live) == live.figure().png(DPI)
 
     asyncio.run(scene())
 
@@ -134,14 +151,17 @@ def test_an_error_message_cannot_inject_html():
     assert display.one_line(ValueError("<b>\nx")).endswith(">ValueError: &lt;b&gt; x</span>")
 
 
-def test_a_new_training_ends_the_old_one():
+def test_two_train_at_the_same_time():
     async def scene():
-        old = widgets.watch([_long()])
-        await _until(lambda: old.runs)
-        new = widgets.watch([_config()])
-        await new.done()
-        assert not old.running and old.runs[0].status == "interrupted"
-        assert new.runs[0].status == "finished"
+        first, second = widgets.watch([_long()]), widgets.watch([_long()])
+        await _until(lambda: all(live.runs and len(live.runs[0].curve) > 50 for live in (first, second)))
+        assert first.running and second.running
+        first.stop()
+        await first.done()
+        before = len(second.runs[0].curve)
+        await _until(lambda: len(second.runs[0].curve) > before)
+        second.stop()
+        await second.done()
 
     asyncio.run(scene())
 
@@ -201,11 +221,11 @@ def test_compare_draws_the_choice_over_vanilla():
 
 def test_chooser_offers_what_is_recorded_and_follows_the_menus():
     chooser = widgets.chooser(GRID)
-    activation, placement = (w for w in _widgets(chooser.view) if isinstance(w, ipywidgets.Dropdown))
+    activation, placement = (w for w in _widgets(chooser.view.children[0]) if isinstance(w, ipywidgets.Dropdown))
     assert activation.options == ("sigmoid", "tanh") and placement.options == ("before", "complete")
-    assert _picture(chooser) == widgets.compare(GRID, "sigmoid", "complete").png()
+    assert _picture(chooser) == widgets.compare(GRID, "sigmoid", "complete").png(DPI)
     activation.value, placement.value = "tanh", "before"
-    assert _picture(chooser) == widgets.compare(GRID, "tanh", "before").png()
+    assert _picture(chooser) == widgets.compare(GRID, "tanh", "before").png(DPI)
     assert {type(w).__name__ for w in _widgets(chooser.view)} <= CORE
     with pytest.raises(ValueError, match="no recorded runs"):
         widgets.chooser([])
@@ -222,7 +242,7 @@ def test_chooser_trains_its_choice_live_with_a_new_seed():
         activation.value = "tanh"  # while it trains
         await _until(lambda: not chooser.live.runs and not chooser.live.running)
         await asyncio.sleep(0.05)
-        assert _picture(chooser) == widgets.compare(GRID, "tanh", "complete").png()
+        assert _picture(chooser) == widgets.compare(GRID, "tanh", "complete").png(DPI)
         assert _status(chooser.live) == ""
 
     asyncio.run(scene())

@@ -9,10 +9,11 @@ from cbn_lab.widgets.effects import dashboard
 from cbn_lab.widgets.explorer import Explorer
 from cbn_lab.widgets.landscape import landscape_at, landscape_explorer
 from cbn_lab.widgets.live import LiveTraining, watch
+from cbn_lab.widgets.player import Player
 from cbn_lab.widgets.playground import Playground, playground, playground_figure
 from cbn_lab.widgets.predict import my_calibration, predict_curve, predict_number, predict_ranking
 from cbn_lab.widgets.spectra import spectrum_explorer
 
-__all__ = ["Chooser", "Explorer", "LiveTraining", "Playground", "chooser", "compare", "dashboard", "landscape_at",
-           "landscape_explorer", "my_calibration", "playground", "playground_figure", "predict_curve",
+__all__ = ["Chooser", "Explorer", "LiveTraining", "Player", "Playground", "chooser", "compare", "dashboard",
+           "landscape_at", "landscape_explorer", "my_calibration", "playground", "playground_figure", "predict_curve",
            "predict_number", "predict_ranking", "slack", "spectrum_explorer", "watch"]

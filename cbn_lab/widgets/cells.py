@@ -1,7 +1,7 @@
 """Work in the background of a notebook that ends with its cell: when the cell runs again, is deleted, or its view goes.
 
-A cell is known by the id that JupyterLab, Notebook 7 and VS Code send along with it. Classic Notebook and Colab send
-none; there, a cell is known by its text, so two cells of one text pass for the same cell.
+A cell is known by the id that JupyterLab and Notebook 7 send along with it. Where none comes, as from the classic
+Notebook, it is known by its text; there, two cells of one text pass for the same cell.
 """
 
 import asyncio
@@ -31,19 +31,18 @@ def _identity(cell_id: str | None, text: str) -> tuple[str, str]:
 class Background:
     """At most one task at a time, for a view made in a cell.
 
-    The task is cancelled when the view is closed, when the cell in which this object was made is run again (whatever it
-    then contains) and when it is deleted and another one is run. Other cells, and other objects of this kind, do not
-    matter to it.
+    The task is cancelled when the cell in which this object was made is run again (whatever it then contains), when
+    that cell is deleted and another one is run, and when the view of `ends_with` is closed. Other cells, and other
+    objects of this kind, do not matter to it.
     """
 
-    def __init__(self, view: ipywidgets.Widget, name: str):
+    def __init__(self, name: str):
         self._name, self._cell = name, running_cell()
         self._task: asyncio.Task | None = None
-        view.observe(lambda change: self.stop() if change.new is None else None, "comm")
 
     @property
     def task(self) -> asyncio.Task | None:
-        """The last one that was started."""
+        """The one that was started last, unless it was abandoned."""
         return self._task
 
     @property
@@ -51,10 +50,7 @@ class Background:
         return self._task is not None and not self._task.done()
 
     def start(self, work: Callable[[], Coroutine]) -> bool:
-        """Begin `work()` where an event loop runs and nothing is under way; says whether there is a loop.
-
-        Without a loop, nothing is begun.
-        """
+        """Begin `work()`, unless a task is under way. False, and nothing is begun, where there is no event loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -65,20 +61,30 @@ class Background:
         return True
 
     def stop(self) -> None:
-        """Cancel the task, if any is under way."""
+        """Cancel the task, if any is under way; it ends at its next turn."""
         if self.running:
             self._task.cancel()
+
+    def abandon(self) -> None:
+        """`stop`, and stand ready for another at once; the old one sees by `task` that it is no longer its turn."""
+        self.stop()
+        self._task = None
+
+    def ends_with(self, view: ipywidgets.Widget) -> None:
+        view.observe(lambda change: self.stop() if change.new is None else None, "comm")
 
     def _watch_cells(self) -> None:
         """Listen to the kernel's cells for as long as the task lasts."""
         shell = get_ipython()
         if shell is None or self._cell is None:
             return
-        shell.events.register("pre_run_cell", self._before_a_cell)
-        self._task.add_done_callback(lambda task: shell.events.unregister("pre_run_cell", self._before_a_cell))
+        task = self._task
 
-    def _before_a_cell(self, info) -> None:
-        metadata = _request(get_ipython()).get("metadata", {})
-        cell = _identity(metadata.get("cellId"), info.raw_cell)
-        if cell == self._cell or self._cell in [("id", deleted) for deleted in metadata.get("deletedCells", [])]:
-            self.stop()
+        def before_a_cell(info) -> None:
+            metadata = _request(shell).get("metadata", {})
+            deleted = [("id", cell) for cell in metadata.get("deletedCells", [])]
+            if self._cell in (_identity(metadata.get("cellId"), info.raw_cell), *deleted):
+                task.cancel()
+
+        shell.events.register("pre_run_cell", before_a_cell)
+        task.add_done_callback(lambda done: shell.events.unregister("pre_run_cell", before_a_cell))

@@ -1,74 +1,97 @@
 """Training that draws itself while the notebook stays usable: a task on the kernel's own event loop.
 
-The task takes one progress record after the other from `Trainer.run()` and gives the loop a turn in between, so Stop
-works, other cells run, and there is no thread. Where no loop runs (plain Python), `start()` trains to the end at once.
+The task takes one step after the other from `Trainer.turns()` and gives the loop a turn in between, so Stop works,
+other cells run, other widgets train at the same time, and there is no thread. Where no loop runs (plain Python),
+`start()` trains to the end at once.
 """
 
 import asyncio
 import html
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import ipywidgets
 
-from cbn_lab import figures
+from cbn_lab import figures, runs
+from cbn_lab.figures.curves import marks
+from cbn_lab.figures.selection import differences, word
 from cbn_lab.runs import Run
-from cbn_lab.train import TrainConfig, Trainer
+from cbn_lab.train import DivergedError, Progress, TrainConfig, Trainer
+from cbn_lab.widgets.cells import Background
 from cbn_lab.widgets.display import Shown, one_line
+from cbn_lab.widgets.player import FRAME_SECONDS, Curves, Transport
 
-TASK = "cbn-lab live training"  # two trainings at once would only slow each other down, so a new one ends the old one
-PAUSE_SECONDS = 0.003  # after each record; a click takes several turns of the loop to get through, more than sleep(0)
-FRAME_SECONDS = 0.25  # at most 4 pictures a second; where drawing is slow, at most a third of the time is spent on it
+TASK = "cbn-lab live training"
+TURN_SECONDS = 0.02  # of training between two turns of the loop; one step where that takes longer
+PAUSE_SECONDS = 0.003  # for the loop; a click takes several of its turns to get through, more than sleep(0)
+STATUS_SECONDS = 0.1
 
 
 class LiveTraining(Shown):
     """Trains `configs` one after the other and draws the curves as they grow, over those of `recorded`.
 
-    Show it as the last expression of a cell. `start()` and `stop()` are what the buttons call; `await done()` waits and
-    returns the runs. Started again, it trains the next seeds and lays the new curves over the old ones. A failure is
-    shown in one line, kept in `error`, and raised by `done()`.
+    Show it as the last expression of a cell. `start()`, `stop()` and `clear()` are what the buttons call;
+    `await done()` waits and returns the runs. Started again, it trains the next seeds and lays the new curves over the
+    old ones. Where there are recorded runs, they can be played like a live training. A failure is shown in one line,
+    kept in `error`, and raised by `done()`. Running the cell again, or closing the view, ends the training.
 
-    configs   what to train, in turn; a `log_every` of None becomes 1, so that Stop never waits long
+    configs   what to train, in turn; a `log_every` of None becomes 1, to see the curve grow
     recorded  label -> runs, drawn from the beginning
-    label     config -> name of the arm that a live run joins
+    label     config -> name of the arm that a live run joins; where an arm of that name has other settings, what
+              differs is added to the name, and ", live" where a recorded one has it
     root      folder of the data
 
     Where the settings hold validation images out, live runs are evaluated on those alone, never on the test images.
     """
 
     def __init__(self, configs: Sequence[TrainConfig], *, recorded: Mapping[str, Sequence[Run]] | None = None,
-                 label: Callable[[TrainConfig], str] = lambda config: str(config.placement), root=None):
+                 label: Callable[[TrainConfig], str] = lambda config: word(config.placement), root=None):
         self._label, self._root = label, root
-        self._task: asyncio.Task | None = None
+        self._curves = Curves()
+        self._transport = Transport(self._redraw, lambda: self._curves.cost)
+        self._work = Background(TASK)
         self._start = ipywidgets.Button(description="Start", button_style="primary")
-        self._stop = ipywidgets.Button(description="Stop", disabled=True)
+        self._stop = ipywidgets.Button(description="Stop")
+        self._clear = ipywidgets.Button(description="Clear")
         self._bar = ipywidgets.FloatProgress(min=0.0, max=1.0)
-        self._status, self._caption = ipywidgets.HTML(), ipywidgets.HTML()
-        self._image = ipywidgets.Image(format="png")
-        self._image.layout.max_width = "100%"
-        self._start.on_click(lambda button: self.start())
-        self._stop.on_click(lambda button: self.stop())
-        row = ipywidgets.HBox([self._start, self._stop, self._bar, self._status])
+        self._status = ipywidgets.HTML()
+        for button, act in ((self._start, self.start), (self._stop, self.stop), (self._clear, self.clear)):
+            button.on_click(lambda button, act=act: act())
+        row = ipywidgets.HBox([self._start, self._stop, self._clear, self._bar, self._status])
         row.layout.flex_flow = "row wrap"
-        self.view = ipywidgets.VBox([row, self._image, self._caption])
-        self.view.observe(self._when_closed, "comm")
+        self.view = ipywidgets.VBox([row, self._transport.view, self._curves.image, self._curves.caption])
+        self._work.ends_with(self.view)
+        self._transport.background.ends_with(self.view)
         self.show(configs, recorded)
 
-    def show(self, configs: Sequence[TrainConfig], recorded: Mapping[str, Sequence[Run]] | None = None) -> None:
-        """Stop and forget what was trained live, and stand ready to train `configs` over `recorded`."""
-        self.stop()
-        self._task = None  # a task that is still ending sees by this that the view is no longer its own
+    def show(self, configs: Sequence[TrainConfig], recorded: Mapping[str, Sequence[Run]] | None = None, *,
+             keep: bool = False) -> None:
+        """Stand ready to train `configs` over `recorded`.
+
+        What was trained live is stopped and forgotten. With `keep` it stays in the picture, and a training that is
+        under way goes on with its own settings; the next start takes the new ones. ValueError for no settings.
+        """
+        if not configs:
+            raise ValueError("there is nothing to train; give at least one TrainConfig")
+        before = self._picture() if keep else None
+        if not keep:
+            self._work.abandon()
+            self._live: list[tuple[str, Run]] = []
+            self._begun: list[TrainConfig] = []  # what was started, also if nothing came of it
+            self._current: Run | None = None
+            self._marks: dict[str, figures.Mark] = {}
+            self.error: Exception | None = None
+            self._bar.value, self._status.value = 0.0, ""
         self._configs = [config if config.log_every else replace(config, log_every=1) for config in configs]
-        self._recorded = {name: list(group) for name, group in (recorded or {}).items()}
-        self._live: list[tuple[str, Run]] = []
-        self._rounds = 0
-        self._last_frame = self._frame_cost = 0.0
-        self.error: Exception | None = None
-        self._bar.value = 0.0
-        self._set_buttons(running=False)
-        self._status.value = ""
-        self._draw()
+        recorded = {name: list(group) for name, group in (recorded or {}).items()}
+        if not keep or recorded != self._recorded:
+            self._recorded = recorded
+            self._transport.show(recorded)
+        self._set_buttons()
+        if before is None or before != self._picture():
+            self._draw()
 
     @property
     def runs(self) -> list[Run]:
@@ -80,52 +103,48 @@ class LiveTraining(Shown):
         """label -> runs: the recorded ones and the live ones so far, as they are drawn."""
         arms = {name: list(group) for name, group in self._recorded.items()}
         for label, run in self._live:
-            arms.setdefault(label, []).append(run)
+            arms.setdefault(f"{label}, live" if label in self._recorded else label, []).append(run)
         return arms
 
     @property
     def running(self) -> bool:
-        return self._task is not None and not self._task.done()
+        return self._work.running
 
     def start(self) -> None:
         """Begin to train; returns at once where an event loop runs, else after the last epoch."""
-        if self.running:
+        if self.running or self._work.start(self._train):
             return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            asyncio.run(self._train())
-            if self.error is not None:
-                raise self.error from None
-            return
-        for task in asyncio.all_tasks(loop):
-            if task.get_name() == TASK:
-                task.cancel()
-        self._task = loop.create_task(self._train(), name=TASK)
+        asyncio.run(self._train())
+        if self.error is not None:
+            raise self.error from None
 
     def stop(self) -> None:
-        """End the training after its present record; what was trained stays in the picture."""
-        if self.running:
-            self._task.cancel()
+        """End the training after its present step; what was trained stays in the picture."""
+        self._work.stop()
+
+    def clear(self) -> None:
+        """Take what was trained live out of the picture, but for a run that is under way; its seeds are free again."""
+        self._live = [(arm, run) for arm, run in self._live if run is self._current]
+        if not self.running:
+            self._begun, self.error = [], None
+            self._bar.value, self._status.value = 0.0, ""
+        self._set_buttons()
+        self._redraw()
 
     def close(self) -> None:
         """End the training and remove the view."""
         self.view.close()
-
-    def _when_closed(self, change) -> None:
-        if change.new is None:
-            self.stop()
 
     async def done(self) -> list[Run]:
         """Wait for the end of the training (starting it if it never was) and return the live runs.
 
         Raises what the training raised. Interrupting the kernel while a cell waits here stops the training as well.
         """
-        if self._task is None:
+        if self._work.task is None and not self._begun:
             self.start()
         try:
             if self.running:
-                await asyncio.wait([self._task])
+                await asyncio.wait([self._work.task])
         except asyncio.CancelledError:
             self.stop()
             raise
@@ -133,64 +152,148 @@ class LiveTraining(Shown):
             raise self.error
         return self.runs
 
-    def figure(self) -> figures.Figure | None:
-        """What the image shows; None as long as there is nothing to draw."""
-        return figures.learning_curves(self.arms) if self.arms else None
+    def figure(self) -> figures.Figure:
+        """What the image shows: the recorded runs up to where they are played, the live ones as far as they got.
+
+        Empty axes, with the arms that are still to come, as long as there is nothing else.
+        """
+        arms, epoch = self._picture()
+        self._marks |= dict(zip(arms, marks(arms, self._marks), strict=True))
+        upto = None if epoch is None else dict.fromkeys(self._recorded, epoch)
+        return figures.learning_curves(arms, upto=upto, kept=self._marks)
+
+    def _picture(self) -> tuple[dict[str, list[Run]], float | None]:
+        """(arms, epoch of the player)."""
+        arms = self.arms
+        for config in [] if arms else self._configs:
+            arms.setdefault(self._label(config), [Run(config.record(), [], {}, {}, "interrupted")])
+        return arms, self._transport.epoch
 
     async def _train(self) -> None:
         """One round: each setting once, with seeds that no round before has used."""
-        mine = self._task = asyncio.current_task()
-        fresh = self._rounds * (1 + max(c.seed for c in self._configs) - min(c.seed for c in self._configs))
-        configs = [replace(config, seed=config.seed + fresh) for config in self._configs]
-        self._rounds += 1
+        mine = self._work.task
         self.error = None
+        self._begun += (configs := self._next_round())
         self._set_buttons(running=True)
         began = time.perf_counter()
         try:
             for number, config in enumerate(configs):
-                await self._train_one(config, number, began)
+                await self._train_one(config, number / len(configs), 1 / len(configs), began)
             ending = f"finished in {time.perf_counter() - began:.0f} s"
         except asyncio.CancelledError:
             ending = "stopped"
         except Exception as error:
-            self.error, ending = error, one_line(error)
-        if mine is self._task:
+            if mine is self._work.task:
+                self.error, ending = error, one_line(error)
+        if mine is self._work.task:
+            self._current = None
             self._set_buttons(running=False)
             self._status.value = ending
-            self._draw()
+            self._redraw()
 
-    async def _train_one(self, config: TrainConfig, number: int, began: float) -> None:
-        arm = self._label(config)
-        self._status.value = f"{arm}, seed {config.seed}: loading the data"
-        await asyncio.sleep(0)
+    def _next_round(self) -> list[TrainConfig]:
+        """The present settings with the first seeds, in steps of their range, that were not begun yet."""
+        seeds = [config.seed for config in self._configs]
+        for shift in itertools.count(0, 1 + max(seeds) - min(seeds)):
+            configs = [replace(config, seed=config.seed + shift) for config in self._configs]
+            if not any(config in self._begun for config in configs):
+                return configs
+
+    async def _train_one(self, config: TrainConfig, start: float, share: float, began: float) -> None:
+        """One run, which is `share` of the round, beginning at `start` of it."""
+        self._status.value = html.escape(f"{self._label(config)}, seed {config.seed}: loading the data")
+        await asyncio.sleep(PAUSE_SECONDS)
         trainer = Trainer(config, root=self._root)
         if config.validation_images:
             trainer.held_out.pop("test")
-        live = Run(trainer.config.record(), trainer.curve, {}, {}, "interrupted")  # its curve grows with the trainer's
+        settings = trainer.config.record()
+        arm = self._arm(config, settings)
+        device = {"device": runs.device_name(trainer.config.device)}
+        live = self._current = Run(settings, trainer.curve, {}, device, "interrupted")  # its curve grows
         self._live.append((arm, live))
-        for progress in trainer.run():
-            done = (number + progress.step / progress.steps) / len(self._configs)
-            left = (time.perf_counter() - began) * (1 - done) / done
-            self._bar.value = done
-            self._status.value = (f"{arm}, seed {config.seed}: epoch {progress.epoch:.1f} of {config.epochs}, "
-                                  f"about {left:.0f} s left")
-            if time.perf_counter() > self._last_frame + max(FRAME_SECONDS, 2 * self._frame_cost):
-                self._draw()
-            await asyncio.sleep(PAUSE_SECONDS)
-        self._live[-1] = (arm, replace(live, final=trainer.final(), status="finished"))
+        self._set_buttons(running=True)
+        said = 0.0
+        try:
+            async for progress in self._turns(trainer):
+                if time.perf_counter() > said + STATUS_SECONDS:
+                    said = time.perf_counter()
+                    self._report(f"{arm}, seed {config.seed}: epoch {progress.epoch:.1f} of {config.epochs}",
+                                 start + share * progress.step / progress.steps, said - began)
+        except DivergedError:
+            self._settle(live, status="diverged")
+            raise
+        self._bar.value = start + share
+        self._settle(live, status="finished", final=trainer.final())
+
+    def _report(self, where: str, done: float, seconds: float) -> None:
+        self._bar.value = done
+        self._status.value = html.escape(f"{where}, about {seconds * (1 - done) / done:.0f} s left")
+
+    def _settle(self, live: Run, **result) -> None:
+        self._live = [(arm, replace(run, **result) if run is live else run) for arm, run in self._live]
+
+    async def _turns(self, trainer: Trainer):
+        """The records of a training, with frames and with turns for everything else in between.
+
+        At least twice as long as the last frame took is trained before the next: at most a third is drawing, however
+        many widgets train.
+        """
+        last_frame, last_turn, trained = time.perf_counter(), time.perf_counter(), 0.0
+        for progress, seconds in _timed(trainer.turns()):
+            trained += seconds
+            if progress is not None:
+                yield progress
+                if time.perf_counter() > last_frame + FRAME_SECONDS and trained > 2 * self._curves.cost:
+                    self._draw()
+                    last_frame, trained = time.perf_counter(), 0.0
+            if time.perf_counter() > last_turn + TURN_SECONDS:
+                await asyncio.sleep(PAUSE_SECONDS)
+                last_turn = time.perf_counter()
+
+    def _arm(self, config: TrainConfig, settings: dict) -> str:
+        """The label, made longer where live runs of other settings have it already."""
+        label = self._label(config)
+        changed = self._changed(label, settings)
+        said = ", ".join([label, *(_readable(key, settings[key]) for key in changed)])
+        names = itertools.chain([label, said], (f"{said} ({number})" for number in itertools.count(2)))
+        return next(name for name in names if not self._changed(name, settings))
+
+    def _changed(self, arm: str, settings: dict) -> list[str]:
+        """In what these settings differ from those of a live arm; in nothing where there is no such arm."""
+        return differences([*(run.config for name, run in self._live if name == arm), settings])
+
+    def _redraw(self) -> None:
+        """Draw; an error is shown, for on the event loop nobody else would see it."""
+        try:
+            self._draw()
+        except Exception as error:
+            self.error, self._status.value = error, one_line(error)
 
     def _draw(self) -> None:
-        began = time.perf_counter()
-        figure = self.figure()
-        if figure is not None:
-            self._image.value = figure.png()
-            self._caption.value = f"<p>{html.escape(figure.alt)}</p>"
-        self._last_frame = time.perf_counter()
-        self._frame_cost = self._last_frame - began
+        self._curves.draw(self.figure)
 
-    def _set_buttons(self, running: bool) -> None:
-        self._start.disabled, self._stop.disabled = running, not running
-        self._start.description = "Start" if not self._rounds else "Next seed"
+    def _set_buttons(self, running: bool | None = None) -> None:
+        running = self.running if running is None else running
+        self._start.disabled, self._stop.disabled, self._clear.disabled = running, not running, not self._live
+        again = any(config in self._begun for config in self._configs)
+        self._start.description = "Next seed" if again else "Start"
+
+
+def _timed(turns: Iterator[Progress | None]) -> Iterator[tuple[Progress | None, float]]:
+    """Each turn with how long it took, in seconds."""
+    while True:
+        began = time.perf_counter()
+        try:
+            progress = next(turns)
+        except StopIteration:
+            return
+        yield progress, time.perf_counter() - began
+
+
+def _readable(key: str, value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {of}" for name, of in value.items()) or f"no {key}"
+    return f"{key.replace('_', ' ')} {value if isinstance(value, (int, float)) else word(value)}"
 
 
 def watch(configs: Sequence[TrainConfig], **options) -> LiveTraining:
