@@ -43,7 +43,10 @@ class Filling:
 
 def filling(placement: str) -> Filling:
     """What this placement fills. ValueError for an unknown name; whatever a student's own placement raises."""
-    parts = blocks.parts(nn.Conv2d(2, 2, 1, bias=blocks.needs_bias(placement)), "relu", placement)
+    try:
+        parts = blocks.parts(nn.Conv2d(2, 2, 1, bias=blocks.needs_bias(placement)), "relu", placement)
+    except (AttributeError, TypeError):  # a student's placement may be for linear layers alone
+        parts = blocks.parts(nn.Linear(2, 2, bias=blocks.needs_bias(placement)), "relu", placement)
     return Filling(frozenset(slot for slot in SLOTS if getattr(parts, slot) is not None),
                    isinstance(parts.activation, CompleteBatchNormBase))
 

@@ -1,0 +1,282 @@
+"""The playground: what is shown is that of the network that Start trains, and one change costs one redraw.
+
+Warnings are errors, so a keyword that ipywidgets does not know fails here. In a browser: tests/browser/. The state
+behind it: test_slots.py.
+"""
+
+import asyncio
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cbn_lab import activations, blocks, data, figures, share, start, widgets
+from cbn_lab.probes import layers
+from cbn_lab.runs import Run
+from cbn_lab.train import Trainer
+from cbn_lab.widgets import knobs, slots
+from cbn_lab.widgets.playground import look
+
+CORE = {"VBox", "HBox", "Button", "FloatProgress", "HTML", "Image", "Dropdown", "IntSlider", "FloatSlider",
+        "FloatLogSlider", "Checkbox", "BoundedIntText", "Text", "Textarea", "Label"}  # the same in ipywidgets 7.7 and 8
+SMALL = replace(share.DEFAULT, model="mlp", model_options={"depth": 2, "width": 8}, train_images=256, epochs=2)
+
+
+@pytest.fixture
+def registered():
+    """Removes what a test registers."""
+    before = dict(blocks._REGISTRY), dict(activations._REGISTRY)
+    yield
+    for registry, kept in zip((blocks._REGISTRY, activations._REGISTRY), before, strict=True):
+        registry.clear()
+        registry.update(kept)
+
+
+def _playground(config=SMALL, **options):
+    return widgets.playground(config, **{"records": []} | options)
+
+
+def _widgets(view):
+    yield view
+    for child in getattr(view, "children", ()):
+        yield from _widgets(child)
+
+
+def _words(playground):
+    return re.sub(r"<[^>]+>", " ", playground._words.value)
+
+
+def _picture(playground):
+    return bytes(playground._diagram.value)
+
+
+def _summary(config):
+    images = data.load(config.data, "train").subset(slice(256))
+    batch = data.normalize(images.images, images), images.labels
+    return layers.summary(Trainer(config).model, F.cross_entropy, batch, statistics="batch")
+
+
+def _assert_shows(playground, config):
+    """The table and the diagram are those of the network that training these settings begins with."""
+    assert playground.config == config and playground.error is None
+    rows = _summary(config)
+    body = re.search(r"<tbody>.*</tbody>", figures.layer_table(rows), re.DOTALL)
+    assert body[0] in playground._table.value
+    assert slots.sentence(config) in _words(playground)
+
+
+def test_it_shows_the_network_that_training_begins_with():
+    playground = _playground()
+    _assert_shows(playground, SMALL)
+    total = sum(p.numel() for p in Trainer(SMALL).model.parameters())
+    assert f"{total:,} parameters" in playground._table.value
+    assert _picture(playground).startswith(b"\x89PNG")
+
+
+def test_only_core_widgets_each_with_a_description():
+    for widget in _widgets(_playground().view):
+        kind = type(widget).__name__
+        assert kind in CORE
+        if hasattr(widget, "description") and kind not in ("HTML", "FloatProgress"):
+            assert widget.description, f"a {kind} has no description"
+        if kind == "Image":
+            assert widget.layout.max_width == "100%"
+
+
+@pytest.mark.parametrize("slot, placement", [("norm_in", "before_weight"), ("norm", "before"), ("norm_out", "after"),
+                                             ("complete", "none")])
+def test_a_click_on_a_slot_rebuilds_the_network(slot, placement):
+    playground = _playground()
+    diagram = _picture(playground)
+    playground.board.slots[slot].click()
+    _assert_shows(playground, replace(SMALL, placement=placement))
+    assert _picture(playground) != diagram
+    assert playground.board.placement.value == placement
+
+
+def test_slots_say_in_words_whether_they_are_filled():
+    playground = _playground(replace(SMALL, placement="both"))
+    said = {slot: button.description for slot, button in playground.board.slots.items()}
+    assert said == {"norm_in": "+ norm", "norm": "norm  ×", "norm_out": "norm  ×", "complete": "+ complete BN (ours)"}
+    assert [playground.board.slots[slot].tooltip for slot in ("norm_in", "norm")] == [
+        "put a norm before the weight layer", "take out the norm before the activation"]
+    playground.board.slots["norm_in"].click()
+    assert "so the norm moved to its place before the weight layer" in _words(playground)
+
+
+def test_one_layer_is_changed_and_the_others_are_not():
+    playground = _playground()
+    playground.board.layer.value = 1
+    playground.board.activation.value = "tanh"
+    playground.board.slots["norm"].click()
+    _assert_shows(playground, replace(SMALL, activation=("sigmoid", "tanh"), placement=("complete", "before")))
+    assert "Layer 2: weight → norm → tanh" in _words(playground)
+    assert all(control.disabled for control in playground.structure.controls.values())
+    assert "some layers have a plain norm" in playground._why.value
+    playground.board.layer.value = -1
+    assert dict(playground.board.activation.options)["2 different"] == playground.board.activation.value
+    playground.board.placement.value = "after"
+    assert playground.config.placement == "after"
+    assert playground.config.activation == ("sigmoid", "tanh")
+
+
+def test_a_layer_that_is_gone_is_no_longer_selected():
+    playground = _playground()
+    playground.board.layer.value = 1
+    playground.network.controls["depth"].value = 1
+    assert playground.board.layer.value == -1 and playground.config.model_options["depth"] == 1
+    _assert_shows(playground, playground.config)
+
+
+@pytest.mark.parametrize("control, value, option", [
+    ("pre-shift", False, {"pre_shift": False}), ("gamma", "none", {"gamma": None}),
+    ("shift multiplier k", 1.0, {"shift_lr_multiplier": 1.0}), ("standardize", "both", {"standardize": "both"}),
+    ("subtract the mean", False, {"center": False})])
+def test_a_switch_of_the_complete_layer(control, value, option):
+    playground = _playground()
+    playground.structure.controls[control].value = value
+    _assert_shows(playground, replace(SMALL, norm_options=option))
+    playground.board.slots["norm"].click()
+    assert playground.config.norm_options == {} and playground.structure.controls[control].value == value
+    playground.board.slots["complete"].click()
+    assert playground.config.norm_options == option
+
+
+@pytest.mark.parametrize("group, control, value, change", [
+    ("training", "learning rate", 0.31622776, {"lr": 0.32}), ("training", "batch size", 2, {"batch_size": 2}),
+    ("training", "epochs", 5, {"epochs": 5}), ("training", "seed", 3, {"seed": 3}),
+    ("network", "width", 32, {"model_options": {"depth": 2, "width": 32}}),
+    ("network", "depth", 3, {"model_options": {"depth": 3, "width": 8}}),
+    ("network", "model", "convnet", {"model": "convnet", "model_options": {}})])
+def test_a_control_sets_what_it_says(group, control, value, change):
+    playground = _playground()
+    getattr(playground, group).controls[control].value = value
+    _assert_shows(playground, replace(SMALL, **change))
+
+
+def test_networks_of_fixed_size_have_no_depth_to_move():
+    playground = _playground()
+    playground.network.controls["model"].value = "resnet20"
+    assert playground.network.controls["depth"].disabled and playground.network.controls["width"].disabled
+    assert len(playground.board.layer.options) == 1 + 19 and playground.error is None
+
+
+def test_settings_that_no_control_offers_are_shown_as_they_are():
+    odd = replace(SMALL, lr=0.00123, batch_size=5000, model_options={"depth": 50, "width": 7}, seed=2**21,
+                  norm_options={"shift_lr_multiplier": 3.0, "eps": 1e-3})
+    playground = _playground(odd)
+    _assert_shows(playground, odd)
+    assert playground.network.controls["depth"].value == 50 and playground.network.controls["width"].value == 7
+    assert playground.structure.controls["shift multiplier k"].value == 3.0
+    playground.structure.controls["gamma"].value = "none"
+    assert playground.config == replace(odd, norm_options=odd.norm_options | {"gamma": None})
+
+
+def test_an_error_is_one_line_and_the_controls_stay_usable():
+    playground = _playground()
+    playground.network.controls["model"].value = "vgg16"
+    assert isinstance(playground.error, ValueError) and "needs images of at least 32x32" in _words(playground)
+    assert "\n" not in playground._words.value
+    playground.network.controls["model"].value = "mlp"
+    _assert_shows(playground, replace(SMALL, model_options={}))
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"model": "lenet"}, "unknown model 'lenet'"), ({"activation": "sine"}, "unknown activation 'sine'"),
+    ({"placement": ("before", "mine")}, "unknown placement 'mine'"),
+    ({"activation": ("tanh",) * 3}, "activation lists 3 names, but mlp has 2 layers"),
+    ({"model_options": {"widths": [3]}}, "no 'widths'")])
+def test_settings_that_cannot_be_shown_change_nothing(wrong, message):
+    playground = _playground()
+    playground.set(replace(SMALL, **wrong))
+    assert message in str(playground.error) and playground.config == SMALL
+    playground.board.slots["norm"].click()
+    _assert_shows(playground, replace(SMALL, placement="before"))
+
+
+def test_registered_names_join_the_menus(registered):
+    activations.register("sine", type("Sine", (nn.Module,), {"forward": lambda self, z: torch.sin(z)}))
+    blocks.register("twice", lambda weight, activation, options: blocks.Parts(
+        weight, activations.module(activation), norm=nn.BatchNorm1d(weight.out_features)), bias=True)
+    playground = _playground()
+    playground.board.activation.value, playground.board.placement.value = "sine", "twice"
+    _assert_shows(playground, replace(SMALL, activation="sine", placement="twice"))
+
+
+def test_ten_slider_steps_lead_to_one_redraw(monkeypatch):
+    looks = []
+    monkeypatch.setattr(sys.modules[look.__module__], "look", lambda *a: looks.append(a) or look(*a))
+
+    async def scene():
+        playground = _playground()
+        looks.clear()
+        for depth in range(3, 13):
+            playground.network.controls["depth"].value = depth
+        assert looks == []
+        await asyncio.sleep(0.4)
+        assert [config.model_options["depth"] for config, *_ in looks] == [12]
+        for rate in range(10):
+            playground.training.controls["learning rate"].value = 10 ** (-rate / 10)
+        await asyncio.sleep(0.4)
+        assert len(looks) == 1, "the learning rate changes nothing before training"
+        await _no_tasks()
+
+    asyncio.run(scene())
+
+
+async def _no_tasks():
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+def _record(config, seed):
+    curve = [{"step": i, "epoch": i / 2, "loss": 1 / i + seed, "test_accuracy": 1 - 1 / (i + 1)} for i in (1, 2, 3)]
+    return Run(replace(config, seed=seed).resolved().record(), curve, {"train_loss": 0.1}, {"device": "a test"})
+
+
+def test_recorded_runs_of_these_settings_are_shown_and_no_others():
+    records = [_record(SMALL, seed) for seed in (1, 0)] + [_record(replace(SMALL, placement="before"), 5)]
+    playground = _playground(records=records)
+    assert list(playground.live.arms.values()) == [[records[1], records[0]]]
+    playground.board.slots["norm"].click()
+    assert [run.config["seed"] for group in playground.live.arms.values() for run in group] == [5]
+    playground.training.controls["epochs"].value = 3
+    assert playground.live.arms == {} and "Not recorded" in playground._found.value
+
+
+def test_the_records_of_the_course_are_found():
+    playground = widgets.playground()
+    assert [run.config for group in playground.live.arms.values() for run in group] == [
+        start.config("sigmoid", "complete", seed).resolved().record() for seed in (0, 1, 2)]
+
+
+def test_start_trains_what_is_shown():
+    playground = _playground()
+    playground.board.slots["norm"].click()
+    playground.live.start()
+    (run,) = playground.live.runs
+    assert run.status == "finished" and run.config["placement"] == "before"
+
+
+def test_two_playgrounds_do_not_know_of_each_other():
+    one, other = _playground(), _playground()
+    one.board.slots["norm"].click()
+    one.structure.controls["gamma"].value = "before"
+    assert other.config == SMALL and other.structure.values == slots.STRUCTURE
+    _assert_shows(other, SMALL)
+
+
+def test_the_static_picture_is_that_of_the_settings():
+    playground = _playground()
+    assert playground.figure().png() == widgets.playground_figure(SMALL).png()
+    playground.board.slots["norm"].click()
+    assert "BatchNorm1d" in playground.figure().alt and "second moment" in playground.figure().alt.lower()
+
+
+def test_data_that_are_not_here_are_not_offered(monkeypatch):
+    monkeypatch.setattr(data, "available", lambda root: {"digits": "here", "cifar10": "here",
+                                                         "cifar100": "missing: nowhere"})
+    assert list(knobs.datasets()) == ["digits", "cifar10 (3,840 images)", "cifar10 (all images)"]
