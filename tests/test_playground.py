@@ -244,7 +244,74 @@ def test_recorded_runs_of_these_settings_are_shown_and_no_others():
     playground.board.slots["norm"].click()
     assert [run.config["seed"] for group in playground.live.arms.values() for run in group] == [5]
     playground.training.controls["epochs"].value = 3
-    assert playground.live.arms == {} and "Not recorded" in playground._found.value
+    assert playground.live.arms == {} and "not recorded" in playground._found.value
+
+
+def test_pinned_curves_stay_to_compare_with():
+    records = [_record(SMALL, 0), _record(replace(SMALL, placement="before"), 5)]
+    playground = _playground(records=records)
+    assert not playground._pin.disabled and playground._unpin.disabled
+    playground._pin.click()
+    assert playground._pin.disabled
+    playground.board.slots["norm"].click()
+    assert [runs[0].config["placement"] for runs in playground.live.arms.values()] == ["complete", "before"]
+    playground.training.controls["epochs"].value = 7
+    assert list(playground.live.arms) == ["sigmoid, complete, mlp, depth 2, width 8, train images 256, epochs 2"]
+    playground._unpin.click()
+    assert playground.live.arms == {} and playground._pin.disabled and playground._unpin.disabled
+
+
+async def _until(condition, seconds=30.0):
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing happened")
+
+
+def test_a_training_goes_on_with_its_settings_and_the_next_takes_the_new_ones():
+    async def scene():
+        playground = _playground(replace(SMALL, epochs=5000))
+        playground.live.start()
+        await _until(lambda: playground.live.runs)
+        playground.board.slots["norm"].click()
+        playground.training.controls["epochs"].value = 1
+        await _until(lambda: "keeps its settings" in playground._found.value)
+        assert playground.live.running
+        playground.live.stop()
+        await playground.live.done()
+        playground.live.start()
+        first, second = await playground.live.done()
+        assert [run.config["placement"] for run in (first, second)] == ["complete", "before"]
+        assert [run.config["epochs"] for run in (first, second)] == [5000, 1]
+        assert [run.status for run in (first, second)] == ["interrupted", "finished"]
+        assert len(playground.live.arms) == 2
+        await _no_tasks()
+
+    asyncio.run(scene())
+
+
+def test_two_playgrounds_train_at_once():
+    async def scene():
+        both = [_playground(replace(SMALL, epochs=5000)), _playground(replace(SMALL, epochs=5000, placement="after"))]
+        for playground in both:
+            playground.live.start()
+        await _until(lambda: all(p.live.runs and len(p.live.runs[0].curve) > 3 for p in both))
+        both[0].live.stop()
+        await both[0].live.done()
+        assert both[1].live.running
+        both[1].live.close()
+        await _until(lambda: not both[1].live.running)
+
+    asyncio.run(scene())
+
+
+def test_what_cannot_be_trained_says_so_again_at_start():
+    playground = _playground()
+    playground.network.controls["model"].value = "vgg16"
+    with pytest.raises(ValueError, match="needs images of at least 32x32"):
+        playground.live.start()
+    assert "needs images" in str(playground.live.error)
 
 
 def test_the_records_of_the_course_are_found():

@@ -33,7 +33,7 @@ class Board:
         for slot, button in self.slots.items():
             button.layout.width, button.layout.height = ("7em", "4em") if slot in SLOTS else ("15em", "auto")
             button.on_click(lambda _, slot=slot: on_click(slot))
-        self.view = ipywidgets.VBox([_row([self.layer, self.placement]), self._steps()])
+        self.view = ipywidgets.VBox([row([self.layer, self.placement]), self._steps()])
 
     def _steps(self) -> ipywidgets.HBox:
         """input -> [norm_in] -> weight -> [norm] -> activation -> [norm_out] -> next layer"""
@@ -43,7 +43,7 @@ class Board:
         steps = [_word("input"), self.slots["norm_in"], _word("<b>weight layer</b>"), self.slots["norm"], function,
                  self.slots["norm_out"], _word("next layer")]
         with_arrows = [item for step in steps for item in (_word("→"), step)][1:]
-        return _row(with_arrows)
+        return row(with_arrows)
 
     def _loud(self, call: Callable) -> Callable:
         return lambda change: None if self._quiet or change.new in (None, SEVERAL) else call(change.new)
@@ -90,7 +90,8 @@ def _word(text: str) -> ipywidgets.HTML:
     return word
 
 
-def _row(children: list) -> ipywidgets.HBox:
-    row = ipywidgets.HBox(children)
-    row.layout.flex_flow, row.layout.align_items = "row wrap", "center"
-    return row
+def row(children: list) -> ipywidgets.HBox:
+    """Side by side as far as there is room."""
+    box = ipywidgets.HBox(children)
+    box.layout.flex_flow, box.layout.align_items = "row wrap", "center"
+    return box

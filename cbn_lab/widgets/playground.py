@@ -18,7 +18,7 @@ from cbn_lab.probes import layers
 from cbn_lab.runs import Run
 from cbn_lab.train import TrainConfig, initial_model
 from cbn_lab.widgets import slots
-from cbn_lab.widgets.board import Board
+from cbn_lab.widgets.board import Board, row
 from cbn_lab.widgets.display import Shown, debounced, one_line
 from cbn_lab.widgets.knobs import Network, Structure, Training
 from cbn_lab.widgets.live import LiveTraining
@@ -66,7 +66,11 @@ class Playground(Shown):
         self.network, self.training = Network(self._slide, root), Training(self._slide)
         self.structure = Structure(self._switch)
         self.board = Board(self._click, self._name, self._select)
-        self.live = LiveTraining([config], label=live_label, root=root)
+        self.live = LiveTraining([config], label=slots.label, root=root)
+        self._pinned: dict[str, list[Run]] = {}
+        self._pin = _button("Pin recorded curves", "keep these recorded curves in the picture to compare with others",
+                            self.pin)
+        self._unpin = _button("Unpin", "take the pinned curves out of the picture", self.unpin)
         self._words, self._why = _text("3.2em"), _text("1.6em")
         self._diagram, self._table, self._found = ipywidgets.Image(format="png"), _text("4em"), _text("1.6em")
         self._diagram.layout.max_width = "100%"
@@ -78,7 +82,7 @@ class Playground(Shown):
             _heading("2 Its blocks: click on a slot to put a norm there, and again to take it out"),
             self.board.view, self._why, self.structure.view, self._words, _room(self._diagram, "10em"),
             _heading(f"3 What enters each layer before training ({IMAGES} training images)"), self._table,
-            _heading("4 Training"), self.training.view, self._found, self.live.view])
+            _heading("4 Training"), self.training.view, row([self._pin, self._unpin, self._found]), self.live.view])
         self.set(config)
 
     def figure(self) -> figures.Figure:
@@ -139,10 +143,9 @@ class Playground(Shown):
         if seen != self._seen:
             try:
                 self._draw(*look(config, self._root, self._layer))
+                self._seen = seen
             except Exception as error:
                 self._fail(error)
-                return
-            self._seen = seen
         self._offer_later()
 
     def _draw(self, diagram: figures.Figure, rows) -> None:
@@ -151,14 +154,25 @@ class Playground(Shown):
         self._table.value = figures.layer_table(rows, caption=_caption(rows))
 
     def _offer(self) -> None:
-        """What is recorded of these settings, and what Start would train."""
+        """What is recorded of these settings, over what is pinned, and what Start would train."""
         try:
             found = self._recorded.get(slots.key(self.config.record()), [])
-            self._found.value = _found_sentence(found)
-            arms = {f"{slots.label(self.config)}, recorded": found} if found else None
-            self.live.show([self.config], arms)
+            current = {slots.label(self.config): found} if found else {}
+            self.live.show([self.config], self._pinned | current, keep=True)
+            self._pin.disabled, self._unpin.disabled = not current.keys() - self._pinned.keys(), not self._pinned
+            self._found.value = _offered(found, self.live.running)
         except Exception as error:
             self._fail(error)
+
+    def pin(self) -> None:
+        """Keep the recorded curves of these settings in the picture when the settings change."""
+        if found := self._recorded.get(slots.key(self.config.record())):
+            self._pinned[slots.label(self.config)] = found
+        self._offer()
+
+    def unpin(self) -> None:
+        self._pinned.clear()
+        self._offer()
 
     def _say(self, sentence: str) -> None:
         """The state in one sentence, and what was remarkable about the last change."""
@@ -172,20 +186,24 @@ class Playground(Shown):
                              f"{one_line(error)}</div>")
 
 
-def live_label(config: TrainConfig) -> str:
-    return f"{slots.label(config)}, live"
-
-
 def _caption(rows) -> str:
     own, norms = (sum(getattr(row, what) for row in rows) for what in ("parameters", "norm_parameters"))
     return f"{own + norms:,} parameters, {norms:,} of them in norms and shifts"
 
 
-def _found_sentence(found: Sequence[Run]) -> str:
-    if not found:
-        return "Not recorded; Start trains it here."
-    seeds = ", ".join(str(run.config["seed"]) for run in found)
-    return f"Recorded with seeds {seeds}; Start trains it here as well."
+def _offered(found: Sequence[Run], running: bool) -> str:
+    if running:
+        return "What is being trained keeps its settings, see its label; the next start takes the new ones."
+    if found:
+        return "These settings are recorded; Start trains them here as well, with the curve over the recorded ones."
+    return "These settings are not recorded; Start trains them here."
+
+
+def _button(description: str, tooltip: str, act: Callable[[], None]) -> ipywidgets.Button:
+    button = ipywidgets.Button(description=description, tooltip=tooltip)
+    button.layout.width = "auto"
+    button.on_click(lambda _: act())
+    return button
 
 
 def _heading(text: str) -> ipywidgets.HTML:
