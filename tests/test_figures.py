@@ -1,4 +1,4 @@
-"""Figures: the numbers in the artists and in the sentences are those of the data; colours survive colour blindness."""
+"""Figures: the numbers in the artists and in the sentences are those of the data. (Looks: test_figure_style.py.)"""
 
 import base64
 import html
@@ -6,14 +6,12 @@ import itertools
 import re
 import subprocess
 import sys
-import warnings
 from statistics import fmean
 
 import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 
 from cbn_lab import ablation, activations, blocks, data, figures, runs
 
@@ -210,51 +208,3 @@ def test_a_readers_own_activation_and_placement_get_marks_of_their_own():
         assert len({m.colour for m in marks}) == len({m.marker for m in marks}) == len(marks)
         assert len({str(m.line) for m in marks}) == len(marks)
         assert figures.mark("own", [*registry, "own"]) in figures.MARKS
-
-
-# Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB.
-DEFICIENCIES = {
-    "none": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}
-
-
-def _lab(linear):
-    """Linear sRGB -> CIE L*a*b* (D65)."""
-    to_xyz = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
-                       [0.0193339, 0.1191920, 0.9503041]])
-    xyz = to_xyz @ np.clip(linear, 0, 1) / to_xyz.sum(1)
-    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-def _seen(colour, matrix):
-    srgb = np.array(to_rgb(colour))
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    return _lab(np.asarray(matrix) @ linear)
-
-
-@pytest.mark.parametrize("deficiency", DEFICIENCIES)
-def test_colours_stay_apart(deficiency):
-    """A CIE76 distance of 2.3 is just noticeable side by side; 12 can be told apart across a figure."""
-    matrix = DEFICIENCIES[deficiency]
-    seen = {m.colour: _seen(m.colour, matrix) for m in figures.MARKS}
-    for (one, a), (other, b) in itertools.combinations(seen.items(), 2):
-        assert np.linalg.norm(a - b) > 12, (one, other)
-    before, complete = (figures.mark(name, blocks.placements()).colour for name in ("before", "complete"))
-    assert np.linalg.norm(seen[before] - seen[complete]) > 40
-    white = _seen("white", matrix)
-    assert all(np.linalg.norm(lab - white) > 25 for lab in seen.values())
-
-
-def test_no_figure_warns():
-    rows = {key: ablation.ROWS[key] for key in ("vanilla", "gamma_9x")}
-    records = [_run(row.placement, f, s, options=row.options) for row in rows.values() for f in FIVE for s in (0, 1)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for figure in (figures.learning_curves(_grid(names=["relu"])), figures.final_accuracy(_grid()),
-                       figures.difference(_grid()), figures.ablation(records, rows), figures.moments(FIVE),
-                       figures.block_diagram(blocks.placements())):
-            assert figure.png()

@@ -166,7 +166,7 @@ def _draw_scores(axis, height, activation, score):
     values = list(score.by_seed.values())
     axis.plot(values, [height] * len(values), label=activation, **dots(style))
     if not values:
-        axis.annotate("not measured", (1.03, height), fontsize=9, va="center", color=style.colour)
+        axis.annotate(f"{activation} not measured", (1.03, height), fontsize=9.5, va="center")
 
 
 @styled

@@ -41,12 +41,12 @@ def placement_grid(runs: Sequence, metric: str = "test_accuracy") -> Figure:
             _draw_cell(axis, x, y, values, unfinished.get(name, {}).get(place, 0), digits, ranking, frame)
     what = f"{readable(metric)} after the last epoch{f' ({unit})' if unit else ''}"
     where = f"{setting(runs)}{_devices(runs)}"
-    ours = "; complete: our reconstruction of CBN" if "complete" in places else ""
-    _finish(axis, places, names, f"{what}: mean, least to largest seed. {where}\n"
-                                 f"framed: best mean of the row; dashed: its seeds overlap with the best's{ours}")
+    ours = "complete: our reconstruction of CBN" if "complete" in places else ""
+    legend = "framed: best mean of the row; dashed: its seeds overlap with the best's" + (ours and f"; {ours}")
+    _finish(axis, places, names, f"{what}: mean, least to largest seed. {where}\n{legend}")
     said = " ".join(_row_sentence(name, row, unfinished.get(name, {}), digits, lower="loss" in metric)
                     for name, row in cells.items())
-    return Figure(fig, f"Grid of {what}, {where}. {said}{ours.replace('; c', ' C')}")
+    return Figure(fig, f"Grid of {what}, {where}. {said}{ours and f' {ours}.'}")
 
 
 def _devices(runs) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
+from matplotlib.ticker import FuncFormatter, NullLocator
+
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
 _FLOOR = 1e-9  # float32 has 7 digits; an error of exactly 0 is drawn here
@@ -24,6 +26,9 @@ def variance_errors(errors: Mapping[str, Mapping[float, Sequence[float]]]) -> Fi
     axis.axhline(1, color="#555555", linewidth=1.2)
     axis.set(xscale="log", yscale="log", xlabel="mean of the values (their standard deviation is 1)",
              ylabel="relative error of the variance")
+    for ticks in (axis.xaxis, axis.yaxis):  # the exponents of powers of ten would be too small to read
+        ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ticks.set_minor_locator(NullLocator())
     fig.legend(loc="outside upper center", ncols=2)
     return Figure(fig, "Relative error of the variance in float32 against the mean, a dot a channel, lines through the "
                        f"medians. {'; '.join(said)}. Above 1, no digit is right.")
@@ -38,9 +43,10 @@ def running_paths(paths: Mapping[float, Sequence[float]], *, start: float, targe
     for i, (momentum, path) in enumerate(paths.items()):
         style, batches = nth_mark(i), range(len(path) + 1)
         expected = [target + (start - target) * (1 - momentum) ** k for k in batches]
-        axis.plot(batches, [start, *path], color=style.colour, linewidth=1.6, label=f"momentum {momentum:g}")
-        axis.plot(batches, expected, color=style.colour, linestyle=(0, (4, 3)), linewidth=1.2, label="_expected")
-        axis.plot(len(path), path[-1], color=style.colour, marker=style.marker, linestyle="", label="_end")
+        look = {"color": style.colour, "marker": style.marker, "markevery": max(1, len(path) // 7)}
+        axis.plot(batches, [start, *path], **look, linewidth=1.6, label=f"momentum {momentum:g}")
+        axis.plot(batches, expected, **look, linestyle=(0, (4, 3)), linewidth=1.2, markerfacecolor="white",
+                  label="_expected")
         last = path[len(path) // 2:]
         said.append(f"momentum {momentum:g}: {path[-1]:.2f} after {len(path)} batches (expected {expected[-1]:.2f}), "
                     f"between {min(last):.2f} and {max(last):.2f} in their second half")
@@ -57,7 +63,8 @@ def seed_paths(curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *,
     for i, (label, seeds) in enumerate(curves.items()):
         style, xs = nth_mark(i), [x for x, _ in seeds[0]]
         for curve in seeds:
-            axis.plot(xs, [y for _, y in curve], color=style.colour, linewidth=0.9, alpha=0.6, label="_seed")
+            axis.plot(xs, [y for _, y in curve], color=style.colour, linestyle=style.line, linewidth=0.9, alpha=0.6,
+                      label="_seed")
         mean = [fmean(curve[k][1] for curve in seeds) for k in range(len(xs))]
         axis.plot(xs, mean, color=style.colour, linestyle=style.line, marker=style.marker, label=label)
         said.append(f"{label}: from {mean[0]:.3g} at {xs[0]:g} to {mean[-1]:.3g} at {xs[-1]:g}")

@@ -1,7 +1,8 @@
 """What all figures share: the pair of picture and sentence, the colours, the look.
 
 Colours are those of Okabe and Ito (2008), without the yellow, which is too pale on white. A colour never stands alone:
-each comes with a line style and a marker. tests/test_figures.py looks at them through three colour-vision deficiencies.
+each comes with a line style and a marker. tests/test_figure_style.py looks at every figure through three colour-vision
+deficiencies, in grey and at half size.
 """
 
 import base64
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import matplotlib
 import matplotlib.figure
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 
 DPI = 110  # pixels an inch: a figure 8 inches wide is 880 pixels, and can still be read at half of that
 
@@ -33,11 +35,12 @@ class Figure:
         """On white whatever the reader's theme: a transparent picture is unreadable on a dark page.
 
         Drawn once. `savefig` draws twice, the first time only to settle the layout, and a slider waits for it; letters
-        that are not hinted save a third of what is left.
+        that are not hinted save a third of what is left. Powers of ten up to 1000 are written out on a logarithmic
+        axis: an exponent is too small to be read at half size.
         """
         fig, buffer = self.fig, io.BytesIO()
         canvas, own_dpi, colours = fig.canvas, fig.dpi, (fig.get_facecolor(), fig.get_edgecolor())
-        with matplotlib.rc_context({"text.hinting": "none"}):
+        with matplotlib.rc_context({"text.hinting": "none", "axes.formatter.min_exponent": 4}):
             try:
                 fig.set(dpi=dpi, facecolor="white", edgecolor="none")
                 FigureCanvasAgg(fig).print_png(buffer)
@@ -47,7 +50,10 @@ class Figure:
         return buffer.getvalue()
 
     def html(self) -> str:
-        data = base64.b64encode(self.png()).decode()
+        """The picture as an <img> with its alt text, in 256 colours: a third of the bytes, for a notebook stores it."""
+        small = io.BytesIO()
+        Image.open(io.BytesIO(self.png())).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png")
+        data = base64.b64encode(small.getvalue()).decode()
         return f'<img alt="{html.escape(self.alt)}" style="max-width:100%" src="data:image/png;base64,{data}">'
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
