@@ -6,6 +6,7 @@ A table is a list of rows of text, the heading first; `cbn_lab.figures.Table` sh
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
 
 from cbn_lab import ablation, runs
@@ -52,9 +53,14 @@ def of_setting(records: list[Run], *, train_images: int, decay_norm: bool = True
 
     Runs that are not in `ablation.plan()`, with another learning rate, say, are left out.
     """
-    planned = {runs.name(config.resolved().record()) for config in ablation.plan()}
-    return [run for run in records if run.status == "finished" and runs.name(run.config) in planned
+    return [run for run in records if run.status == "finished" and runs.name(run.config) in _planned()
             and (run.config["train_images"], run.config["decay_norm"]) == (train_images, decay_norm)]
+
+
+@cache
+def _planned() -> frozenset[str]:
+    """The names of the plan's runs; a menu asks for them at every change."""
+    return frozenset(runs.name(config.resolved().record()) for config in ablation.plan())
 
 
 def of_row(records: list[Run], row: str) -> list[Run]:

@@ -9,7 +9,7 @@ from statistics import fmean
 from matplotlib.lines import Line2D
 
 from cbn_lab import activations
-from cbn_lab.figures.selection import accuracies, activations_of, missing, paired, readable, setting, spread
+from cbn_lab.figures.selection import accuracies, activations_of, finals, missing, paired, readable, setting, spread
 from cbn_lab.figures.style import Figure, Mark, axes, mark, nth_mark, styled
 
 
@@ -49,32 +49,66 @@ def difference(runs: Sequence, *, baseline: str = "before", rows: str | Callable
 
 
 @styled
-def ablation(records: Sequence, rows: Mapping, *, metric: str = "validation_accuracy",
-             baseline: str = "vanilla") -> Figure:
+def ablation(records: Sequence, rows: Mapping, *, metric: str = "validation_accuracy", baseline: str = "vanilla",
+             gains: bool = False) -> Figure:
     """A panel per activation, a row per structure, a dot per seed, a bar at the mean of several; dashed: mean baseline.
 
-    `rows` is `cbn_lab.ablation.ROWS` or a part of it: key -> object with label, placement and options.
+    `rows` is `cbn_lab.ablation.ROWS` or a part of it: key -> object with label, placement and options. `metric` is an
+    accuracy (in %) or a loss (in nats). With `gains` the values are differences to the baseline's run with the same
+    seed. ValueError if nothing is left to draw, or if there are no such pairs.
     """
     def row_label(config):
         return next((row.label for row in rows.values()
                      if (config["placement"], config["norm_options"]) == (row.placement, row.options)), None)
 
     records = [run for run in records if row_label(run.config) is not None]
-    table = accuracies(records, row_label, metric)
+    table, unit = _in_unit(finals(records, row_label, metric), metric)
+    if gains:
+        table, unit = _against(table, rows[baseline].label), "points" if unit == "%" else unit
     labels = [row.label for row in rows.values() if row.label in table]
     names = activations_of(table)
-    fig, panels = axes(len(names), size=(4 + 1.75 * len(names), 1.3 + 0.36 * len(labels)), sharex=True, sharey=True)
+    fig, panels = _ablation_axes(labels, names)
     said = []
     for axis, name in zip(panels, names, strict=True):
         values = {label: list(table[label].get(name, {}).values()) for label in labels}
-        reference = values.get(rows[baseline].label) if baseline in rows else None
+        reference = [0.0] if gains else values.get(rows[baseline].label) if baseline in rows else None
         _draw_panel(axis, name, values, reference)
-        said.append(_panel_sentence(name, values, reference and fmean(reference)))
+        said.append(_panel_sentence(name, values, None if gains else reference and fmean(reference), unit))
+    what = readable(metric)
+    fig.supxlabel(f"{what} minus {baseline}'s with the same seed ({unit})" if gains else
+                  f"{what} after the last epoch ({unit}), every seed", fontsize=12)
+    against = f" minus that of {rows[baseline].label} with the same seed" if gains else ""
+    return Figure(fig, f"Structure ablation, {what}{against}, in {unit}, {len(labels)} structures, "
+                       f"{setting(records)}. {' '.join(said)}{missing(records, metric)}")
+
+
+def _in_unit(table, metric) -> tuple[dict, str]:
+    """row -> activation -> seed -> value as it is drawn, and its unit."""
+    factor, unit = (100, "%") if "accuracy" in metric else (1, "nats")
+    return {row: {f: {seed: factor * value for seed, value in of_seeds.items()} for f, of_seeds in per.items()}
+            for row, per in table.items()}, unit
+
+
+def _against(table, baseline) -> dict:
+    """The table's differences to its row `baseline`, seed by seed; that row is left out."""
+    reference = table.get(baseline, {})
+    gains = {row: {f: {seed: value - reference[f][seed] for seed, value in of_seeds.items() if seed in reference[f]}
+                   for f, of_seeds in per.items() if of_seeds.keys() & reference.get(f, {}).keys()}
+             for row, per in table.items() if row != baseline}
+    if not any(gains.values()):
+        raise ValueError(f"no run has a partner with the same seed among those of {baseline!r}; there are: "
+                         f"{', '.join(table)}")
+    return gains
+
+
+def _ablation_axes(labels, names):
+    """One panel per activation, beside labels that may be long."""
+    left = 0.3 + 0.082 * max(map(len, labels))  # inches; 0.082 is a letter of a tick label
+    size = left + max(1.75 * len(names), 3.5), 1.3 + 0.36 * len(labels)
+    fig, panels = axes(len(names), size=size, margins=(left, 0.15, 0.7, 0.4, 0.2), sharex=True, sharey=True)
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
-    fig.supxlabel(f"{readable(metric)} after the last epoch (%), every seed", fontsize=12)
-    return Figure(fig, f"Structure ablation, {readable(metric)} in %, {len(labels)} structures, {setting(records)}. "
-                       f"{' '.join(said)}{missing(records, metric)}")
+    return fig, panels
 
 
 def _draw_panel(axis, name, values, reference):
@@ -89,11 +123,12 @@ def _draw_panel(axis, name, values, reference):
     axis.locator_params(axis="x", nbins=4)
 
 
-def _panel_sentence(name, values, reference) -> str:
+def _panel_sentence(name, values, reference, unit) -> str:
+    form = ".3f" if unit == "nats" else ".1f"
     means = {label: fmean(v) for label, v in values.items() if v}
-    best, worst = max(means, key=means.get), min(means, key=means.get)
-    vanilla = "" if not reference else f", vanilla BN {reference:.1f}"
-    return f"{name}: from {means[worst]:.1f} ({worst}) to {means[best]:.1f} ({best}){vanilla}."
+    high, low = max(means, key=means.get), min(means, key=means.get)
+    vanilla = "" if not reference else f", vanilla BN {reference:{form}}"
+    return f"{name}: from {means[low]:{form}} ({low}) to {means[high]:{form}} ({high}){vanilla}."
 
 
 def _draw_row(axis, i, per_activation, names):
