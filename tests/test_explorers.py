@@ -7,7 +7,8 @@ import pytest
 from test_effects_views import GRID
 from test_landscape_view import _records
 
-from cbn_lab import figures, widgets
+from cbn_lab import ablation, figures, widgets
+from cbn_lab.runs import Run
 from cbn_lab.widgets.display import VIEW, Shown
 from cbn_lab.widgets.explorer import DPI, Explorer
 
@@ -19,6 +20,8 @@ ALL = {
     "spectra": lambda: widgets.spectrum_explorer(["tanh", "relu"]),
     "landscape": lambda: widgets.landscape_explorer(_records()),
     "dashboard": lambda: widgets.dashboard(GRID),
+    "ablation": lambda: widgets.ablation_explorer(_ablation_runs()),
+    "fold": widgets.fold_explorer,
 }
 
 
@@ -128,3 +131,54 @@ def test_descriptions_have_room_and_rows_wrap(name):
                 room = float(control.style.description_width.removesuffix("em"))
                 assert room >= 0.55 * len(control.description)
                 assert float(control.layout.width.removesuffix("em")) >= room + 15
+
+
+def _ablation_run(row, activation, seed, accuracy, train_images=20_000):
+    config = (ablation.small if train_images == 20_000 else ablation.long)(row, activation, seed).resolved().record()
+    final = {"test_accuracy": accuracy, "validation_accuracy": accuracy - 0.01, "train_loss": 2 - accuracy}
+    return Run(config, [], final, {"device": "cpu"}, "finished")
+
+
+def _ablation_runs():
+    return [_ablation_run(row, f, seed, base + 0.05 * (row == "swapped") + seed / 100)
+            for f, base in (("tanh", 0.5), ("relu", 0.6)) for row in ("vanilla", "swapped") for seed in (0, 1)
+            ] + [_ablation_run("vanilla", "tanh", 0, 0.7, train_images=45_000)]
+
+
+def _dots(axis):
+    """The sorted values of each row; bars at means and the line of the baseline have no marker."""
+    rows = [line.get_xdata() for line in axis.lines if line.get_marker() not in ("", "None")]
+    return [sorted(round(float(x), 6) for x in row) for row in rows]
+
+
+def test_the_ablation_is_drawn_as_its_menus_say():
+    view = widgets.ablation_explorer(_ablation_runs())
+    assert view.controls["activation"].options == ("tanh", "relu", "all")
+    assert [name for name, _ in view.controls["setting"].options] == ["small: 20,000 images, 3 epochs",
+                                                                      "long: 45,000 images, 8 epochs"]
+    (axis,) = view.figure().fig.axes
+    assert _dots(axis) == [[50.0, 51.0], [55.0, 56.0]] and axis.get_title() == "tanh"
+    view.controls["show"].value = True
+    assert _dots(view.figure().fig.axes[0]) == [[5.0, 5.0]]
+    assert "minus that of conv, BN, act (vanilla) with the same seed, in points" in view.figure().alt
+    view.controls["metric"].value, view.controls["activation"].value = "train_loss", "all"
+    figure = view.figure()
+    assert [axis.get_title() for axis in figure.fig.axes] == ["tanh", "relu"] and "in nats" in figure.alt
+    assert _dots(figure.fig.axes[1]) == [[-0.05, -0.05]] and "from -0.050 (" in figure.alt
+    view.controls["show"].value, view.controls["setting"].value = False, "long"
+    assert _dots(view.figure().fig.axes[0]) == [[1.3]] and view.error is None
+    view.controls["show"].value = True
+    assert "no run has a partner with the same seed" in view.trouble.value
+
+
+def test_what_the_ablation_does_not_have_is_said():
+    runs = _ablation_runs()
+    with pytest.raises(ValueError, match="no run of relu in the long setting"):
+        widgets.ablation_at(runs, "relu", "long")
+    with pytest.raises(ValueError, match="setting must be one of small, long, got 'short'"):
+        widgets.ablation_at(runs, setting="short")
+    with pytest.raises(ValueError, match="none of the 0 records"):
+        widgets.ablation_explorer([])
+    del runs[0]  # vanilla, tanh, seed 0: its partner cannot be compared
+    figure = widgets.ablation_at(runs, "tanh", gains=True)
+    assert _dots(figure.fig.axes[0]) == [[5.0]]
