@@ -20,7 +20,8 @@ _FILL = {"weight": "#cfe4f2", "norm": "#fbe3b5", "activation": "#cdeadd", "shift
 _CORNER = {"weight": 0.001, "activation": 0.24, "sum": 0.24}
 _MARKED = "#D55E00"
 _WIDTH, _HEIGHT, _PITCH = 1.14, 0.5, 1.37  # of a box, and from one box to the next
-_LINE, _CAPTION, _BRACKET, _SHORTCUT = 0.78, 0.36, 0.24, 0.74  # heights: boxes, numbers, bracket, shortcut
+_LINE, _CAPTION, _BRACKET = 0.78, 0.36, 0.24  # heights of boxes, numbers, bracket
+_SHORTCUT, _IDENTITY = 0.74, 0.3  # heights of a shortcut with boxes, and without
 _LETTER = 0.094  # width of one in bold
 
 
@@ -74,8 +75,8 @@ def _draw(paths: Mapping[str, Path], highlight: str | None, *, numbers: bool) ->
     longest = max(len(line) + (i == len(path.lines) - 1) for path in paths.values()
                   for i, line in enumerate(path.lines))
     lines = {name: _LINE + _CAPTION * numbers + _BRACKET * _has_parts(path) for name, path in paths.items()}
-    heights = {name: lines[name] * len(path.lines) + _SHORTCUT * (path.shortcut is not None)
-               for name, path in paths.items()}
+    heights = {name: lines[name] * len(path.lines) + (0 if path.shortcut is None else _SHORTCUT if path.shortcut else
+                                                      _IDENTITY) for name, path in paths.items()}
     axis = _canvas(left + _PITCH * longest - 0.13, sum(heights.values()) + 0.1)
     y = 0.05 + _LINE / 2
     for name, path in paths.items():
