@@ -49,7 +49,7 @@ def _unknown(texts, known) -> list[str]:
 class Book:
     """A notebook in a front end. `cell(text)` is the code cell whose source contains `text`."""
 
-    CELL = INPUT = ERROR = ""
+    CELL = INPUT = ERROR = FINISHED = ""
     HANDLE = "[role=slider]"
     # Console errors and addresses of other machines that the front end itself brings along, as regular expressions.
     QUIET_ABOUT: tuple[str, ...] = ()
@@ -75,6 +75,12 @@ class Book:
         handle.focus()
         for _ in range(abs(steps)):
             handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
+
+    def wait_until_finished(self, seconds: float = 200) -> None:
+        """Until every cell has run and the kernel is idle, or a cell has failed, which fails the test."""
+        self.page.wait_for_function(f"() => document.querySelector({self.ERROR!r}) || ({self.FINISHED})()",
+                                    timeout=seconds * 1000)
+        self.assert_no_cell_failed()
 
     def shoot(self, target, name: str) -> None:
         target.scroll_into_view_if_needed()
@@ -111,13 +117,11 @@ class Lab(Book):
         self.page.wait_for_function(self.READY)
 
     def command(self, name: str, **arguments) -> None:
-        self.page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, arguments])
+        self.page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, arguments])
 
     def run_all(self, seconds: float = 200) -> None:
-        """Run every cell and wait until the kernel is idle again; no cell may end in an error."""
-        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-        self.page.wait_for_function(self.FINISHED, timeout=seconds * 1000)
-        self.assert_no_cell_failed()
+        self.command("notebook:run-all-cells")
+        self.wait_until_finished(seconds)
 
     def run_again(self, text: str) -> None:
         """Run the cell that contains `text`, as a click into it and Ctrl-Enter do."""
@@ -157,8 +161,7 @@ class Classic(Book):
 
     def run_all(self, seconds: float = 200) -> None:
         self.page.evaluate("() => { Jupyter.notebook.execute_all_cells(); }")
-        self.page.wait_for_function(self.FINISHED, timeout=seconds * 1000)
-        self.assert_no_cell_failed()
+        self.wait_until_finished(seconds)
 
 
 class Voila(Book):
@@ -172,5 +175,5 @@ class Voila(Book):
         return f"{self.server.address}/voila/render/{path}"
 
     def wait_until_ready(self) -> None:
-        self.page.locator(".jupyter-widgets").first.wait_for(timeout=200_000)
+        self.page.locator(f".jupyter-widgets, {self.ERROR}").first.wait_for(timeout=150_000)
         self.assert_no_cell_failed()

@@ -8,6 +8,7 @@ test. A test fails at its end if the console showed an error or anything was ask
 Skipped where playwright or Chromium is missing. Screenshots go to tests/artifacts/ (not committed).
 """
 
+import re
 import shutil
 import uuid
 
@@ -46,7 +47,7 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, request):
+def page(browser):
     """A page of its own context, which may use the clipboard, and which keeps its errors and the addresses it asked."""
     context = browser.new_context(viewport={"width": 1300, "height": 1000},
                                   permissions=["clipboard-read", "clipboard-write"])
@@ -58,11 +59,10 @@ def page(browser, request):
     page.on("request", lambda asked: page.addresses.append(asked.url))
     page.on("websocket", lambda socket: page.addresses.append(socket.url))
     yield page
-    books.shoot(page, f"last-{request.node.originalname}")
     context.close()
 
 
-def _opener(server, page, book):
+def _opener(server, page, book, test):
     opened = []
 
     def open_book(name=None, *, cells=None, size=(1300, 1000)):
@@ -71,9 +71,14 @@ def _opener(server, page, book):
         opened.append(book(page, server, path))
         return opened[-1]
 
-    yield open_book
-    if opened:
-        opened[0].assert_quiet()
+    try:
+        yield open_book
+        if opened:
+            opened[0].assert_quiet()
+    finally:
+        books.shoot(page, f"last-{re.sub(r'[^a-z0-9_]+', '-', test).strip('-')}")
+        page.goto("about:blank")  # before its kernel ends, or the console would say so
+        server.end_kernels()
 
 
 def _notebook(folder, name, cells):
@@ -99,9 +104,7 @@ def _front_end(kind, book):
     @pytest.fixture
     def opener(request, page):
         server = request.getfixturevalue(f"{kind}_server")
-        yield from _opener(server, page, book)
-        page.goto("about:blank")  # first the page, which would else say in the console that its kernel is gone
-        server.end_kernels()
+        yield from _opener(server, page, book, request.node.name)
 
     return server, opener
 

@@ -29,10 +29,13 @@ SETTINGS = {
 
 @dataclass
 class Server:
+    kind: str
     address: str
     work: Path  # the folder that it serves
 
     def end_kernels(self) -> None:
+        if self.kind == "voila":
+            return  # it ends a page's kernel when the page goes
         for session in json.loads(self._ask("GET", "api/sessions") or "[]"):
             self._ask("DELETE", f"api/sessions/{session['id']}")
 
@@ -52,9 +55,9 @@ def _command(kind: str, port: int, work: Path) -> list[str]:
     if kind in ("lab", "notebook7"):
         return new
     if kind == "voila":
-        # Jupytext's JupyterLab extension, which comes with it, does not load in Voila.
+        # JupyterLab extensions of other packages do not all load in Voila.
         return [sys.executable, "-m", "voila", "--Voila.ip=127.0.0.1", *options, str(work),
-                "--VoilaConfiguration.extension_allowlist=@jupyter-widgets/jupyterlab-manager"]
+                "--VoilaConfiguration.extension_allowlist=['@jupyter-widgets/jupyterlab-manager']"]
     if not (IPYWIDGETS7 / ".installed").exists():
         pytest.skip("no classic notebook: make widgets7 makes the environment with ipywidgets 7.7.1")
     return [str(IPYWIDGETS7 / "bin" / "python"), "-m", "notebook", host, *options, "--allow-root",
@@ -85,7 +88,7 @@ def serve(kind: str, folder: Path):
         address = f"http://127.0.0.1:{port}"
         _wait_for(f"{address}/voila/static/voila.js" if kind == "voila" else f"{address}/api", process,
                   folder / "server.log")
-        yield Server(address, work)
+        yield Server(kind, address, work)
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # the group: a kernel is a process of its own
         try:
