@@ -124,7 +124,8 @@ def test_numbers_are_short_and_right(value):
 
 
 @pytest.mark.parametrize("value, text", [(0.0, "0"), (1.0, "1.00"), (-0.01172, "−0.0117"), (999.7, "1,000"),
-                                         (123.4, "123"), (99.72, "99.7"), (12345.6, "12,346"), (2e-5, "2.0e−05"), (3e7, "3.0e+07")])
+                                         (123.4, "123"), (99.72, "99.7"), (12345.6, "12,346"), (2e-5, "2.0e−05"),
+                                         (3e7, "3.0e+07")])
 def test_how_numbers_are_written(value, text):
     assert number(value) == text
 
