@@ -20,7 +20,7 @@ _FILL = {"weight": "#cfe4f2", "norm": "#fbe3b5", "activation": "#cdeadd", "shift
 _CORNER = {"weight": 0.001, "activation": 0.24, "sum": 0.24}
 _MARKED = "#D55E00"
 _WIDTH, _HEIGHT, _PITCH = 1.14, 0.5, 1.37  # of a box, and from one box to the next
-_LINE, _CAPTION, _BRACKET = 0.78, 0.36, 0.24  # heights of boxes, numbers, bracket
+_LINE, _CAPTION, _BRACKET = 0.78, 0.18, 0.24  # heights of boxes, a line of numbers below them, a bracket
 _SHORTCUT, _IDENTITY = 0.74, 0.3  # heights of a shortcut with boxes, and without
 _LETTER = 0.094  # width of one in bold
 
@@ -74,19 +74,26 @@ def _draw(paths: Mapping[str, Path], highlight: str | None, *, numbers: bool) ->
     left = 0.48 + _LETTER * max(len(line) for label in labels.values() for line in label.split("\n"))
     longest = max(len(line) + (i == len(path.lines) - 1) for path in paths.values()
                   for i, line in enumerate(path.lines))
-    lines = {name: _LINE + _CAPTION * numbers + _BRACKET * _has_parts(path) for name, path in paths.items()}
+    below = {name: _CAPTION * numbers * _caption_lines(path) for name, path in paths.items()}
+    lines = {name: _LINE + below[name] + _BRACKET * _has_parts(path) for name, path in paths.items()}
     heights = {name: lines[name] * len(path.lines) + (0 if path.shortcut is None else _SHORTCUT if path.shortcut else
                                                       _IDENTITY) for name, path in paths.items()}
     axis = _canvas(left + _PITCH * longest - 0.13, sum(heights.values()) + 0.1)
     y = 0.05 + _LINE / 2
     for name, path in paths.items():
         axis.text(0.1, y, labels[name], va="center", weight="bold", linespacing=1.15)
-        _draw_path(axis, path, left, y, lines[name], highlight, "logits" if name == OUTPUT else "next\nlayer", numbers)
+        end = Step("end", "logits" if name == OUTPUT else "next\nlayer", "end")
+        _draw_path(axis, path, end, left, y, lines[name], highlight, below[name])
         y += heights[name]
     said = " ".join(f"{name}: {_words(path, numbers)}." for name, path in paths.items())
     parts = f" A bracket joins the steps of {COMPLETE}." if any(map(_has_parts, paths.values())) else ""
     marked = f" Highlighted: the slot {highlight}." if highlight else ""
     return Figure(axis.figure, f"Order of operations in a block. {said}{parts}{marked}")
+
+
+def _caption_lines(path: Path) -> int:
+    """Shape and parameters below a box take a line each."""
+    return max((bool(step.parameters) + (step.shape is not None) for line in path.lines for step in line), default=0)
 
 
 def _has_parts(path: Path) -> bool:
@@ -115,13 +122,12 @@ def _with_empty_slot(path: Path, slot: str | None) -> Path:
     return Path(tuple(map(fill, path.lines)), path.shortcut)
 
 
-def _draw_path(axis, path: Path, left, y, line, highlight, end, numbers) -> None:
-    """The lines of a block one below the other, joined, and the shortcut round them."""
+def _draw_path(axis, path: Path, end: Step, left, y, line, highlight, below) -> None:
+    """The lines of a block one below the other, joined, and the shortcut round them. `below`: room for numbers."""
     x = left + _WIDTH / 2
     for i, steps in enumerate(path.lines):
         last = i == len(path.lines) - 1
-        _draw_line(axis, [*steps, Step("end", end, "end")] if last else steps, x, y + i * line, highlight, numbers,
-                   entered=i > 0)
+        _draw_line(axis, [*steps, end] if last else steps, x, y + i * line, highlight, below, entered=i > 0)
         if not last:
             _turn(axis, x + _PITCH * (len(steps) - 1), y + i * line, left, line)
     if path.shortcut is not None:
@@ -130,18 +136,18 @@ def _draw_path(axis, path: Path, left, y, line, highlight, end, numbers) -> None
         _draw_shortcut(axis, path.shortcut, left - 0.25, y, y_sum + line - 0.06, x + _PITCH * total, y_sum)
 
 
-def _draw_line(axis, steps, x, y, highlight, numbers, *, entered) -> None:
+def _draw_line(axis, steps, x, y, highlight, below, *, entered) -> None:
     for i, step in enumerate(steps):
         here = x + i * _PITCH
         _box(axis, here, y, step, marked=step.slot == highlight)
         if i or entered:
             start = here - _PITCH + _half_width(steps[i - 1]) if i else here - _WIDTH / 2 - 0.12
             _arrow(axis, (start, y), (here - _half_width(step), y))
-        if numbers and step.kind != "sum":
+        if below and step.kind != "sum":
             _caption(axis, here, y + _HEIGHT / 2 + 0.05, step)
     parts = [x + i * _PITCH for i, step in enumerate(steps) if step.layer]
     if parts:
-        _bracket(axis, parts[0] - _WIDTH / 2, parts[-1] + _WIDTH / 2, y + _HEIGHT / 2 + 0.04 + _CAPTION * numbers)
+        _bracket(axis, parts[0] - _WIDTH / 2, parts[-1] + _WIDTH / 2, y + _HEIGHT / 2 + 0.04 + below)
 
 
 def _bracket(axis, start, end, y) -> None:
