@@ -8,6 +8,8 @@ from cbn_lab import activations, blocks
 from cbn_lab.figures.selection import COMPARED, held_out_split, require_one_setting, setting, spread, word
 from cbn_lab.figures.style import MARKS, Figure, Mark, axes, mark, nth_mark, styled
 
+ROW = 0.245  # inches of a row of the legend
+
 
 def arms(runs: Sequence) -> dict[str, list]:
     """The runs by what differs between them: activation, placement or both. ValueError if more than that differs."""
@@ -59,9 +61,9 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
 
 def _two_panels(split: str, epochs: int):
     """Loss and accuracy over the epochs. The margins are fixed: to compute them takes as long as all the drawing."""
-    fig, (left, right) = axes(2, size=(10, 3.9))
+    fig, (left, right) = axes(2, size=(10, 3.9))  # the height is the legend's to say
     fig.set_layout_engine(None)
-    fig.subplots_adjust(left=0.075, right=0.985, bottom=0.15, wspace=0.2)
+    fig.subplots_adjust(left=0.075, right=0.985, wspace=0.2)
     for axis, what in ((left, "training loss (nats)"), (right, f"{split} accuracy (%)")):
         axis.set_xlabel("epoch")
         axis.set_ylabel(what)
@@ -70,11 +72,13 @@ def _two_panels(split: str, epochs: int):
 
 
 def _legend(fig, handles, labels) -> None:
-    """Above both panels, in as many columns as fit."""
-    inches = 0.9 + 0.09 * max(map(len, labels))
-    columns = max(1, min(3, len(labels), int(9.8 / inches)))
-    fig.legend(handles, labels, loc="upper center", ncols=columns, borderaxespad=0.2)
-    fig.subplots_adjust(top=1 - (0.1 + 0.22 * math.ceil(len(labels) / columns)) / fig.get_figheight())
+    """Above both panels, in as many columns as fit; the picture grows with its rows, the panels stay as they are."""
+    column = 0.9 + 0.09 * max(map(len, labels))  # inches: the line, and letters of 11 points
+    rows = math.ceil(len(labels) / max(1, min(3, int(9.8 / column))))
+    height = 3.66 + ROW * rows
+    fig.set_figheight(height)
+    fig.subplots_adjust(bottom=0.58 / height, top=1 - (0.1 + ROW * rows) / height)
+    fig.legend(handles, labels, loc="upper center", ncols=math.ceil(len(labels) / rows), borderaxespad=0.2)
 
 
 def _kept_in_view(axis, curves, end: float | None):
