@@ -141,6 +141,16 @@ def test_inputs_of_rank_one_and_of_zeros():
     assert math.isnan(row.top_share) and math.isnan(row.rank) and row.second == row.gradient == 0
 
 
+def test_an_overflow_is_no_failure_of_its_own():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 3), nn.Sigmoid(), nn.Linear(3, 3)).double()
+    images, labels = a_batch(5, classes=3)
+    with pytest.raises(ValueError, match="the loss of this batch is nan"):
+        layers.summary(model, F.cross_entropy, (images * torch.nan, labels), statistics="batch")
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    row, _ = layers.summary(model, F.cross_entropy, (images * 1e200, labels), statistics="batch")
+    assert row.second == math.inf and math.isnan(row.rank)
+
+
 def test_layers_in_place_frozen_weights_and_other_dimensions():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(12, 4))

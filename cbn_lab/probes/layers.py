@@ -11,6 +11,7 @@ With h what enters the layer (before padding), the mean over samples and pixels,
     gradient     ||dL/dW||, and scale_free, that times ||W||, which rescaling a weight before a norm leaves as it is
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class LayerSummary:
     shape            of what enters, per image: (channels, height, width) or (features,)
     parameters       its own; norm_parameters: those of the norms and shifts of its block
     mean, variance   over all samples, channels and pixels of what enters; second = variance + mean^2
-    top_share, rank  of E[h h^T], see above; nan where nothing but zeros enters
+    top_share, rank  of E[h h^T], see above; nan where nothing but zeros enters, or an overflow
     gradient         ||dL/dW||; scale_free = ||dL/dW|| ||W||
     """
 
@@ -65,13 +66,13 @@ def summary(model: nn.Module, loss_fn: Callable, batch, *, statistics: str) -> t
         if not isinstance(layer._parameters.get("weight"), nn.Parameter):
             raise TypeError(f"the weight of {name!r} is computed from other parameters; take the parametrization off a "
                             "copy of the model first")
-    entered: dict[str, torch.Tensor] = {}
+    entered: dict[str, dict] = {}
 
     def keep(name):
         def hook(module, arguments):
             if name in entered:
                 raise ValueError(f"{name!r} is called twice in one pass, so it has no single input")
-            entered[name] = arguments[0].detach().clone()  # a layer before it that works in place must not change it
+            entered[name] = _moments(module, arguments[0].detach())  # at once: a later layer may work in place
         return hook
 
     handles = []
@@ -86,31 +87,37 @@ def summary(model: nn.Module, loss_fn: Callable, batch, *, statistics: str) -> t
         for handle in handles:
             handle.remove()
     counts = _parameters(model, layers)
-    return tuple(_row(name, layers[name], h, slope, *counts[name])
-                 for (name, h), slope in zip(entered.items(), slopes, strict=True))
+    return tuple(_row(name, layers[name], moments, slope, *counts[name])
+                 for (name, moments), slope in zip(entered.items(), slopes, strict=True))
 
 
 @torch.no_grad()
-def _row(name: str, layer: nn.Module, h: torch.Tensor, slope: torch.Tensor, own: int, norm: int) -> LayerSummary:
-    gradient = float(slope.double().norm())
-    if not torch.isfinite(slope).all():
-        raise ValueError(f"the gradient of {name!r} is not finite although the loss is; use float64 or a smaller loss")
+def _moments(layer: nn.Module, h: torch.Tensor) -> dict:
     rows = h if isinstance(layer, nn.Linear) else h.movedim(1, -1)
     rows = rows.reshape(-1, rows.shape[-1]).double()
     mean, variance = float(rows.mean()), float(rows.var(correction=0))
-    kernel = "" if isinstance(layer, nn.Linear) else f" {'x'.join(map(str, layer.kernel_size))}"
-    return LayerSummary(name, f"convolution{kernel}" if kernel else "linear", tuple(h.shape[1:]), own, norm, mean,
-                        variance, variance + mean**2, *_spectrum(rows), gradient,
-                        gradient * float(layer.weight.double().norm()))
+    top_share, rank = _spectrum(rows)
+    return {"shape": tuple(h.shape[1:]), "mean": mean, "variance": variance, "second": variance + mean * mean,
+            "top_share": top_share, "rank": rank}
+
+
+@torch.no_grad()
+def _row(name: str, layer: nn.Module, moments: dict, slope: torch.Tensor, own: int, norm: int) -> LayerSummary:
+    if not torch.isfinite(slope).all():
+        raise ValueError(f"the gradient of {name!r} is not finite although the loss is; use float64 or a smaller loss")
+    kind = "linear" if isinstance(layer, nn.Linear) else f"convolution {'x'.join(map(str, layer.kernel_size))}"
+    gradient = float(slope.double().norm())
+    return LayerSummary(name, kind, parameters=own, norm_parameters=norm, gradient=gradient,
+                        scale_free=gradient * float(layer.weight.double().norm()), **moments)
 
 
 def _spectrum(rows: torch.Tensor) -> tuple[float, float]:
     """(share of the largest eigenvalue, effective rank) of rows^T rows; of the smaller of the two Gram matrices."""
     gram = rows.T @ rows if rows.shape[1] <= rows.shape[0] else rows @ rows.T
     trace = float(gram.trace())
-    if not trace:
+    if not trace or not math.isfinite(trace):
         return float("nan"), float("nan")
-    return float(torch.linalg.eigvalsh(gram)[-1]) / trace, trace**2 / float(gram.square().sum())
+    return float(torch.linalg.eigvalsh(gram)[-1]) / trace, trace * trace / float(gram.square().sum())
 
 
 def _parameters(model: nn.Module, layers: dict[str, nn.Module]) -> dict[str, list[int]]:
