@@ -5,6 +5,7 @@ No test looks at a time: that is what `cbn-lab bench` itself is for.
 
 import json
 import os
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 import torch
 
 import cbn_lab
-from cbn_lab import bench, models
-from cbn_lab.bench import block, gpu, imports, measure, probes, student, throughput
+from cbn_lab import bench, models, share
+from cbn_lab.bench import block, gpu, imports, measure, playground, probes, student, throughput
 from cbn_lab.bench.measure import Row
 
 TINY = ((4, 3, 6, 6), 5)
@@ -158,3 +159,16 @@ def test_imports_in_fresh_interpreters():
     assert rows[3].value == 0, "theory must not import torch"
     assert set(bench.ENTRIES) <= {path.removesuffix(".py") for path in os.listdir(os.path.dirname(bench.__file__))}
     assert cbn_lab.__version__
+
+
+def test_each_change_in_the_playground_is_timed_until_its_picture(monkeypatch):
+    """Two nets small enough for a test; only the one named in LIMITED has a limit."""
+    tiny = replace(share.DEFAULT, model="mlp", model_options={"width": 4, "depth": 1})
+    monkeypatch.setattr(playground, "NETS", {"convnet": tiny, "other": tiny})
+    monkeypatch.setattr(playground, "AFTERWARDS_SECONDS", 0.1)
+    rows, skipped, sources = playground.measure(repeats=2)
+    assert skipped is None and "digits" in sources["train"]
+    assert [row.name for row in rows] == [f"{change}, {net}" for net in ("convnet", "other")
+                                          for change in playground.CHANGES]
+    assert all(len(row.seconds["change"]) == 2 and min(row.seconds["change"]) > 0 for row in rows)
+    assert [row.limit for row in rows] == [playground.LIMIT] * 3 + [None] * 3

@@ -90,6 +90,10 @@ class Playground(Shown):
     def figure(self) -> figures.Figure:
         return playground_figure(self.config, self._root)
 
+    def shown(self) -> tuple[bytes, str]:
+        """(PNG of the diagram, HTML of the table of layers)."""
+        return bytes(self._diagram.value), self._table.value
+
     def set(self, config: TrainConfig) -> None:
         """Show these settings. A training that is under way goes on with its own, the next Start uses these."""
         self._change(lambda: (config, ""))
