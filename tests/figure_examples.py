@@ -15,12 +15,13 @@ import matplotlib.image
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from cbn_lab import ablation, blocks, data, effects, figures, models, predictions, runs, start
+from cbn_lab.norms import fold_effect
 from cbn_lab.probes import depth, landscape, layers
 from cbn_lab.theory import chain
 from cbn_lab.theory import meter as meters
-from cbn_lab.widgets import fold
 
 ROOT = Path(__file__).resolve().parents[1]
 FIVE = ablation.ACTIVATIONS
@@ -101,6 +102,16 @@ def _layers():
             for p in ("before", "complete")}
 
 
+def _folding():
+    torch.manual_seed(0)
+    net = nn.Sequential(blocks.block(nn.Conv2d(1, 4, 3, padding=1, bias=False), "tanh", "both"),
+                        nn.Conv2d(4, 4, 3, padding=1)).double()
+    nn.init.normal_(net[0].norm_out.bias)
+    images = _batch()[0][:32].double().contiguous()
+    net(images)  # sets the running statistics
+    return fold_effect.compare(net, images[:1])
+
+
 EXAMPLES = {
     "ablation": lambda: figures.ablation(_structures(), ablation.ROWS),
     "along_gradient": lambda: figures.along_gradient(_landscapes(), chosen=3),
@@ -116,7 +127,7 @@ EXAMPLES = {
     "eigenvalues": lambda: figures.eigenvalues({"relu": {"before": np.geomspace(20, 0.01, 64), "complete": np.geomspace(
         3, 0.2, 64)}, "tanh": {"before": np.geomspace(8, 0.1, 64)}}, theory={"relu": np.full(64, 1.0)}),
     "final_accuracy": lambda: figures.final_accuracy(_small()),
-    "fold_effect": lambda: fold.folded("before", "tanh"),
+    "fold_effect": lambda: figures.fold_effect(_folding()),
     "gradient_growth": lambda: figures.gradient_growth({p: depth.growth(
         "relu", p, statistics="batch", width=20, depth=12, seeds=(0, 1)) for p in ("before", "after")},
         predicted=depth.predicted("relu")),
@@ -126,6 +137,8 @@ EXAMPLES = {
     "layer_summary": lambda: figures.layer_summary(_layers()),
     "learning_curves": lambda: figures.learning_curves(_of(*blocks.placements())),
     "model_diagram": lambda: figures.model_diagram(_net("resnet18", size=32, channels=3), (3, 32, 32)),
+    "module_diagram": lambda: figures.module_diagram(
+        {"first block": _net(placement="both")[0], "residual block": _net("resnet20", "before")[4]}, highlight="norm"),
     "moments": lambda: figures.moments(FIVE),
     "number_guess": lambda: figures.number_guess(0, 20, 2, "gain in points", 9, {0: 5.1, 1: 6.0, 2: 7.2}),
     "operating_point": lambda: figures.operating_point("sigmoid", beta=-1.0, gamma=2.0, width=64, correlation=0.2),

@@ -176,6 +176,17 @@ def test_wrong_questions_are_answered():
         figures.block_diagram("nowhere")
 
 
+def test_a_module_is_drawn_as_it_is():
+    own = blocks.block(nn.Linear(5, 7), nn.PReLU(7), "after")
+    residual = models.build("resnet18", num_classes=2, placement="none")[1]
+    figure = figures.module_diagram({"mine": own, "a residual block": residual}, highlight="activation")
+    assert "mine: Linear with bias (42 parameters), then PReLU (7 parameters), then BatchNorm1d γ, β (14" in figure.alt
+    assert "a residual block: Conv2d with bias" in figure.alt and "plus the shortcut (identity)" in figure.alt
+    for other in (nn.ReLU(), nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential()):
+        with pytest.raises(ValueError, match="is no block that can be drawn"):
+            figures.module_diagram({"x": other})
+
+
 def test_a_structure_with_standardization_on_both_sides_shows_both():
     layer = CompleteBatchNorm2d(4, "selu", standardize="both", gamma="both")
     (steps,) = block_path(nn.ModuleDict({"weight": nn.Conv2d(3, 4, 1), "activation": layer})).lines

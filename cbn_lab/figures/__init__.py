@@ -2,7 +2,7 @@
 
 from cbn_lab.figures.comparisons import ablation, difference, final_accuracy
 from cbn_lab.figures.curves import arms, learning_curves
-from cbn_lab.figures.diagrams import block_diagram, model_diagram
+from cbn_lab.figures.diagrams import block_diagram, model_diagram, module_diagram
 from cbn_lab.figures.effects import effect_curves, effect_scores, effects_by_layer, rescaled_effects
 from cbn_lab.figures.folding import fold_effect
 from cbn_lab.figures.grids import placement_grid
@@ -23,6 +23,6 @@ __all__ = ["Figure", "MARKS", "Mark", "STYLE", "Table", "ablation", "accuracies"
            "block_diagram", "calibration", "curve_guess", "difference", "effect_curves", "effect_scores",
            "effects_by_layer", "eigenvalues", "final_accuracy", "fold_effect", "gradient_growth", "images",
            "landscape_over_training", "layer_summary", "layer_table", "learning_curves", "ledger", "mark",
-           "model_diagram", "moments", "number_guess", "operating_point", "paired", "placement_grid", "points",
-           "ranking_guess", "rescaled_effects", "running_paths", "seed_paths", "slack_meter", "spread", "stacked",
-           "tension", "three_effects", "traces", "variance_errors"]
+           "model_diagram", "module_diagram", "moments", "number_guess", "operating_point", "paired",
+           "placement_grid", "points", "ranking_guess", "rescaled_effects", "running_paths", "seed_paths",
+           "slack_meter", "spread", "stacked", "tension", "three_effects", "traces", "variance_errors"]

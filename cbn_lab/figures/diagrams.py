@@ -42,6 +42,15 @@ def block_diagram(placements: str | Iterable[str], activation: str = "relu", *, 
 
 
 @styled
+def module_diagram(modules: Mapping, *, highlight: str | None = None) -> Figure:
+    """Label -> a block as it is, of `blocks.block` or a `models.ResidualBlock`: its steps with their parameters.
+
+    `highlight` as in `block_diagram`. ValueError for a module that is not such a block.
+    """
+    return _draw({label: block_path(module) for label, module in modules.items()}, highlight, numbers=True)
+
+
+@styled
 def model_diagram(model, image_shape: Sequence[int] | None = None, *, layers: Iterable[int] | None = None,
                   highlight: str | None = None) -> Figure:
     """The blocks of a network of `models.build`, with the parameters of each step; equal blocks share a row.

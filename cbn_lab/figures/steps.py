@@ -42,7 +42,7 @@ class Path:
 def block_path(block, shapes: Mapping = _NO_SHAPES) -> Path:
     """The path through what `blocks.block` made, a `models.ResidualBlock`, or an output layer.
 
-    `shapes`: submodule -> shape of what leaves it, for one image.
+    `shapes`: submodule -> shape of what leaves it, for one image. ValueError for another module.
     """
     from cbn_lab.models import ResidualBlock
 
@@ -121,24 +121,30 @@ def _layer_names(layers: Sequence[int]) -> str:
 
 def _block_steps(block, shapes) -> Iterator[Step]:
     slots = dict(block.named_children())
-    if not slots:
+    if _is_weight(block):
         yield from _slot_steps("weight", block, shapes)
-    elif set(slots) <= set(SLOTS):
+    elif "weight" in slots and set(slots) <= set(SLOTS):
         for slot, module in slots.items():
             yield from _slot_steps(slot, module, shapes)
-    else:  # an output layer behind an input norm, whose two layers are only numbered
+    elif list(slots) == ["0", "1"] and _is_weight(slots["1"]):  # an output layer behind an input norm
         yield from _half_block(block, ("norm_in", "norm"), shapes)
+    else:
+        raise ValueError(f"a {type(block).__name__} is no block that can be drawn: expected what "
+                         "blocks.block(weight_layer, activation, placement) returns, or a models.ResidualBlock")
+
+
+def _is_weight(module) -> bool:
+    from torch import nn
+
+    return isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))
 
 
 def _half_block(sequence, slots: tuple[str, str], shapes) -> Iterator[Step]:
     """Steps of a sequence whose layers are numbered: slots[0] up to the weight layer or activation, then slots[1]."""
-    from torch import nn
-
     slot = slots[0]
     for module in sequence:
-        is_weight = isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))
-        yield from _slot_steps("weight" if is_weight else slot, module, shapes)
-        if is_weight or slot == "activation":
+        yield from _slot_steps("weight" if _is_weight(module) else slot, module, shapes)
+        if _is_weight(module) or slot == "activation":
             slot = slots[1]
 
 
