@@ -173,9 +173,10 @@ def test_ablation_has_a_panel_per_activation_and_a_row_per_structure():
     assert (sigmoid.get_title(), tanh.get_title()) == ("sigmoid", "tanh")
     assert [text.get_text() for text in sigmoid.get_yticklabels()] == [row.label for row in rows.values()]
     values = [100 * _run("after", "tanh", s).final["validation_accuracy"] for s in (0, 1)]
-    dots = [line for line in tanh.lines if line.get_linestyle() == "None" and set(line.get_ydata()) == {1}]
-    assert np.allclose(dots[0].get_xdata(), values) and len(dots) == 1
-    assert np.allclose(_lines(tanh, "_mean")[1].get_xdata(), fmean(values))
+    (dots,) = (line for line in tanh.lines if line.get_linestyle() == "None")
+    assert np.allclose([x for x, row in dots.get_xydata() if row == 1], values) and len(dots.get_xydata()) == 8
+    (means,) = tanh.collections
+    assert np.allclose(means.get_segments()[1], [(fmean(values), 0.64), (fmean(values), 1.36)])
     vanilla = fmean(100 * _run("before", "tanh", s).final["validation_accuracy"] for s in (0, 1))
     assert f"vanilla BN {vanilla:.1f}" in figure.alt.split("tanh:")[1]
     assert ablation.ROWS["gamma_25x"].label not in figure.alt

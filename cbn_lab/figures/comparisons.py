@@ -116,10 +116,12 @@ def _draw_panel(axis, name, values, reference):
     axis.set_title(name)
     if reference:
         axis.axvline(fmean(reference), color="#555555", linewidth=1.2, linestyle=(0, (4, 3)))
-    for i, of_seeds in enumerate(values.values()):
-        axis.plot(of_seeds, [i] * len(of_seeds), **dots(style) | {"markersize": 6})
-        if len(of_seeds) > 1:  # one seed has no mean
-            axis.plot([fmean(of_seeds)] * 2, [i - 0.36, i + 0.36], color=style.colour, linewidth=2, label="_mean")
+    every = [(value, i) for i, of_seeds in enumerate(values.values()) for value in of_seeds]
+    means = [(fmean(of_seeds), i) for i, of_seeds in enumerate(values.values()) if len(of_seeds) > 1]
+    axis.plot(*zip(*every, strict=True), **dots(style) | {"markersize": 6})
+    if means:  # one seed has none
+        x, rows = zip(*means, strict=True)
+        axis.vlines(x, [i - 0.36 for i in rows], [i + 0.36 for i in rows], color=style.colour, linewidth=2)
     axis.locator_params(axis="x", nbins=4)
 
 

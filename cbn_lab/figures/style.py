@@ -97,6 +97,7 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "grid.color": "#d9d9d9", "grid.linewidth": 0.8, "lines.linewidth": 2.2, "lines.markersize": 6.5,
     "legend.frameon": False, "legend.handlelength": 3.2,
+    "axes.titley": 1.0,  # where it stands by itself, but without measuring every tick label, a third of the drawing
 }
 
 
