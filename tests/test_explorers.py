@@ -146,16 +146,21 @@ def _ablation_runs():
 
 
 def _dots(axis):
-    """The sorted values of each row; bars at means and the line of the baseline have no marker."""
-    rows = [line.get_xdata() for line in axis.lines if line.get_marker() not in ("", "None")]
-    return [sorted(round(float(x), 6) for x in row) for row in rows]
+    """The sorted values of each row."""
+    (dots,) = (line for line in axis.lines if line.get_linestyle() == "None")
+    rows = {row: [] for _, row in dots.get_xydata()}
+    for value, row in dots.get_xydata():
+        rows[row].append(round(float(value), 6))
+    return [sorted(rows[row]) for row in sorted(rows)]
 
 
 def test_the_ablation_is_drawn_as_its_menus_say():
     view = widgets.ablation_explorer(_ablation_runs())
-    assert view.controls["activation"].options == ("tanh", "relu", "all")
+    assert view.controls["activation"].options == ("all", "tanh", "relu")
     assert [name for name, _ in view.controls["setting"].options] == ["small: 20,000 images, 3 epochs",
                                                                       "long: 45,000 images, 8 epochs"]
+    assert view.figure().alt == figures.ablation(_ablation_runs()[:-1], ablation.ROWS, metric="test_accuracy").alt
+    view.controls["activation"].value = "tanh"
     (axis,) = view.figure().fig.axes
     assert _dots(axis) == [[50.0, 51.0], [55.0, 56.0]] and axis.get_title() == "tanh"
     view.controls["show"].value = True

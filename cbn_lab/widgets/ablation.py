@@ -39,7 +39,7 @@ def ablation_explorer(records: Sequence[Run]) -> Explorer:
     there = {run.config["activation"] for runs in chosen.values() for run in runs}
     controls = {
         "activation": ipywidgets.Dropdown(
-            description="activation", options=[*(f for f in ablation.ACTIVATIONS if f in there), ALL]),
+            description="activation", options=[ALL, *(f for f in ablation.ACTIVATIONS if f in there)]),
         "setting": ipywidgets.Dropdown(description="setting", options=settings),
         "metric": ipywidgets.Dropdown(description="metric", options=[(m.replace("_", " "), m) for m in METRICS]),
         "gains": ipywidgets.ToggleButtons(description="show", options=[("values", False), ("minus vanilla BN", True)]),
