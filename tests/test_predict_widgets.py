@@ -171,7 +171,7 @@ def test_run_is_locked_until_guess_and_confidence_are_locked_in(file):
     lock.click()
     assert not run.disabled and lock.disabled and predict.prediction.guess == ITEMS
     assert all(control.disabled for control in predict.sheet.controls)
-    assert _picture(predict) == figures.ranking_guess(ITEMS, ITEMS).png(80)
+    assert _picture(predict) == figures.ranking_guess(ITEMS, ITEMS).png(100)
 
 
 def test_items_are_numbered_in_the_order_of_the_clicks_and_can_be_taken_out():
@@ -238,13 +238,13 @@ def test_the_result_is_drawn_over_the_guess_with_score_and_calibration():
     assert (kept.right, kept.score, kept.confidence) == (False, pytest.approx(1 / 3), 0.9)
     measured = {item: {run.config["seed"]: 100 * run.final["test_accuracy"] for run in RESULT[item]}
                 for item in ITEMS}
-    assert _picture(predict) == figures.ranking_guess(ITEMS, ITEMS, measured).png(80)
+    assert _picture(predict) == figures.ranking_guess(ITEMS, ITEMS, measured).png(100)
     said = _words(predict)
     assert "✗ Not right" in said and "1 of 3 pairs are in the right order" in said
     assert "You were 90 % sure: Brier score (0.9 − 0)² = <b>0.81</b>" in said
     assert "1 prediction, 0 right (0 %); you said 90 % on average" in said
     pictures = [w for w in _widgets(predict.view) if isinstance(w, ipywidgets.Image)]
-    assert bytes(pictures[1].value) == figures.calibration(predictions.calibration([kept])).png(80)
+    assert bytes(pictures[1].value) == figures.calibration(predictions.calibration([kept])).png(100)
 
 
 def test_a_number_is_the_mean_of_the_difference_by_seed():
@@ -289,7 +289,7 @@ def test_what_goes_wrong_with_the_result_is_said_in_one_line(reveal):
     _button(predict, "Run").click()
     said = _words(predict)
     assert predict.error is not None or "Not judged yet: no run of 'before' is finished" in said
-    assert predict.prediction.right is None and "Brier score" not in said
+    assert predict.prediction.right is None and "Brier score (" not in said
     assert not _button(predict, "Run").disabled, "it can be tried again"
     if predict.error is not None:
         assert html.unescape(display.one_line(predict.error)) in said
@@ -302,18 +302,19 @@ def test_the_cell_run_again_shows_the_guess_and_not_the_result():
     _guess(_ranking(), order=ITEMS)
     again = _ranking()
     assert "is locked in" in _words(again) and again.sheet.guess == ITEMS and not _button(again, "Run").disabled
-    assert _picture(again) == figures.ranking_guess(ITEMS, ITEMS).png(80)
+    assert _picture(again) == figures.ranking_guess(ITEMS, ITEMS).png(100)
     _button(again, "Run").click()
     once_more = _ranking()
     assert "have seen the result. Run shows it again" in _words(once_more)
-    assert _picture(once_more) == figures.ranking_guess(ITEMS, ITEMS).png(80)
+    assert _picture(once_more) == figures.ranking_guess(ITEMS, ITEMS).png(100)
 
 
 def test_a_result_shown_again_is_not_counted_again(file):
     predict = _guess(_ranking(), order=ITEMS)
     _button(predict, "Run").click()
-    kept = file.read_text()
-    _button(predict, "Run").click()
+    kept, said = file.read_text(), _words(predict)
+    _button(predict, "Run").click()  # the second of a double click
+    assert _button(predict, "Run").disabled and _words(predict) == said
     again = _ranking(_arms(before=0.9, none=0.8, complete=0.1))  # now the guess would be right
     _button(again, "Run").click()
     assert file.read_text() == kept and predictions.calibration(predictions.load().values()).count == 1
@@ -395,8 +396,8 @@ def test_a_curve_is_drawn_while_it_is_trained_and_judged_at_the_end(monkeypatch)
         assert live.running and predict.prediction.right is None
         await live.done()
         await _until(lambda: predict.prediction.right is not None)
-        assert len(live.runs) == 1 and "Brier score" in _words(predict)
-        assert _picture(predict) == predict.sheet.figure(live.arms).png(80)
+        assert len(live.runs) == 1 and "Brier score (" in _words(predict)
+        assert _picture(predict) == predict.sheet.figure(live.arms).png(100)
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1, "no task is left behind"
 

@@ -125,12 +125,11 @@ class NumberSheet(_Sliders):
         self._line, self._metric = (low, high, tolerance, what), metric
         self.asked = [*map(float, (low, high, tolerance)), what, metric]
         self.event = f"the measured mean lies within {tolerance:g} of your number"
-        slider = ipywidgets.FloatSlider(description=what, min=low, max=high, value=(low + high) / 2,
+        slider = ipywidgets.FloatSlider(description="your guess", min=low, max=high, value=(low + high) / 2,
                                         step=_step(low, high), readout_format=_form(low, high))
-        slider.style.description_width, slider.layout.width = "initial", "40em"
-        slider.layout.max_width = "97%"
+        slider.layout.width, slider.layout.max_width = "40em", "97%"
         super().__init__([slider])
-        self.invitation = "Move the slider (or click its number and type)."
+        self.invitation = f"The {what}: move the slider, or click its number and type."
         self.missing = "the slider has not been moved (for its middle: away and back)"
 
     @property
@@ -173,7 +172,7 @@ class CurveSheet(_Sliders):
                                    step=_step(low, high), readout_format=_form(low, high), orientation="vertical")
             for epoch in epochs])
         for slider in self.controls:
-            slider.layout.height, slider.layout.width = "11em", "6em"
+            slider.layout.height, slider.layout.width = "15em", "6em"
         self.invitation = "Move every slider: together they are your curve."
 
     @property

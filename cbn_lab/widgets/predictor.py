@@ -16,9 +16,10 @@ from cbn_lab.runs import Run
 from cbn_lab.widgets.display import Shown, debounced, one_line
 from cbn_lab.widgets.guesses import CurveSheet, NumberSheet, RankingSheet
 from cbn_lab.widgets.live import LiveTraining
-from cbn_lab.widgets.verdicts import card, in_words, judged
+from cbn_lab.widgets.verdicts import asked, card, explained, in_words, judged, lines, status
 
 LEVELS = [(f"{p} %", p / 100) for p in (10, 30, 50, 70, 90)]
+DPI = 100
 FOLLOW_SECONDS = 1.0  # between two pictures of a curve that is being trained
 Arms = Mapping[str, Sequence[Run | float]]
 Reveal = Arms | LiveTraining | Callable[[], Arms | LiveTraining]
@@ -37,17 +38,16 @@ class Predict(Shown):
         self._arms: Arms | None = None  # the result, once it may be seen
         self._live: LiveTraining | None = None
         self._task: asyncio.Task | None = None
-        self._locked, self._note = False, ""
+        self._locked, self._shown, self._note = False, False, ""
         self._build()
         self._take_up()
         self._refresh()
 
     def _build(self) -> None:
-        question = ipywidgets.HTML(f"<p><b>Prediction {html.escape(self.id)}.</b> {html.escape(self.question)}<br>"
-                                   f"{html.escape(self.sheet.invitation)}</p>")
-        sure = ipywidgets.HTML(f"<p>How sure are you that {html.escape(self.sheet.event)}?</p>")
+        question = ipywidgets.HTML(asked(self.id, self.question, self.sheet.invitation))
+        event = ipywidgets.HTML(lines(f"How sure are you that {self.sheet.event}?"))
         self._sure = ipywidgets.ToggleButtons(description="Sure:", options=LEVELS, value=None)
-        self._sure.style.button_width, self._sure.style.description_width = "4em", "initial"
+        self._sure.style.button_width, self._sure.style.description_width = "5.5em", "initial"
         self._lock, self._change, self._run = (ipywidgets.Button(description=text) for text in (
             "Lock in my guess", "Change my guess", "Run"))
         for button in (self._lock, self._change, self._run):
@@ -57,10 +57,10 @@ class Predict(Shown):
         self._status, self._score, self._caption = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self._image, self._calibration = ipywidgets.Image(format="png"), ipywidgets.Image(format="png")
         for image in (self._image, self._calibration):
-            image.layout.max_width = "100%"
+            image.layout.max_width, image.layout.align_self = "100%", "flex-start"
         self._below = ipywidgets.VBox()  # the live training, the calibration: what Run brings
-        self.view = ipywidgets.VBox([question, self.sheet.view, sure, self._sure, buttons, self._status, self._score,
-                                     self._image, self._caption, self._below])
+        self.view = ipywidgets.VBox([question, self.sheet.view, event, self._sure, buttons, self._status, self._score,
+                                     self._image, self._caption, self._below, ipywidgets.HTML(explained())])
         self._lock.on_click(lambda _: self._lock_in())
         self._change.on_click(lambda _: self._reopen())
         self._run.on_click(lambda _: self._show_result())
@@ -75,9 +75,9 @@ class Predict(Shown):
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         bundle = super()._repr_mimebundle_(include, exclude)
-        asked = f"Prediction {self.id}. {self.question}"
-        return bundle | {"text/html": f"<p>{html.escape(asked)}</p>" + bundle["text/html"],
-                         "text/plain": f"{asked} {bundle['text/plain']}"}
+        words = f"Prediction {self.id}. {self.question}"
+        return bundle | {"text/html": f"<p>{html.escape(words)}</p>" + bundle["text/html"],
+                         "text/plain": f"{words} {bundle['text/plain']}"}
 
     # The guess ---------------------------------------------------------------------------------------------------
 
@@ -108,14 +108,14 @@ class Predict(Shown):
                                            self._sure.value)
         self._locked = True
         self._keep()
-        self._refresh()
+        self._refresh_controls()
 
     def _reopen(self) -> None:
         if self._locked and self.prediction.revealed is None:
             self._locked = False
             if self._seen_elsewhere():
                 self._take_up()
-            self._refresh()
+            self._refresh_controls()
 
     def _seen_elsewhere(self) -> bool:
         """Whether another cell with this question has shown the result: then its guess stands."""
@@ -136,7 +136,7 @@ class Predict(Shown):
 
     def _show_result(self) -> None:
         """What Run does: from here on the guess stays as it is."""
-        if not self._locked or self._busy:
+        if self._run.disabled:  # a second click of a double click is on its way
             return
         if self._seen_elsewhere():
             self._take_up()
@@ -163,7 +163,7 @@ class Predict(Shown):
         live.start()
         if live.running:
             self._task = asyncio.get_running_loop().create_task(self._follow(live))
-            self._refresh()
+            self._refresh_controls()
         else:
             self._finish(live.arms)
 
@@ -185,21 +185,21 @@ class Predict(Shown):
             verdict = self.sheet.verdict(self.prediction.guess, arms)
             first = self.prediction.right is None
             self.prediction = predictions.judge(self.prediction, verdict.right, verdict.score)
-            self._arms = arms
+            self._arms, self._shown = arms, True
             if first:
                 self._keep()
             self._score.value = judged(verdict, self.prediction, first)
             self._refresh()
             self._show_calibration()
         except outcomes.UnfinishedError as error:  # stopped by the reader: nothing went wrong
-            self._refresh()
+            self._refresh_controls()
             self._score.value = card(None, f"Not judged yet: {html.escape(str(error))}. Run trains again.")
         except Exception as error:  # in a task nobody else would show it
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self.error = error
-        self._refresh()
+        self._refresh_controls()
         self._score.value = one_line(error)
 
     def _show_calibration(self) -> None:
@@ -212,8 +212,8 @@ class Predict(Shown):
         if found is None:
             return
         figure = figures.calibration(found)
-        self._calibration.value = figure.png(80)
-        words = ipywidgets.HTML(f"<p>{html.escape(found.sentence())}</p>{in_words(figure)}")
+        self._calibration.value = figure.png(DPI)
+        words = ipywidgets.HTML(lines(found.sentence()) + in_words(figure))
         live = [] if self._live is None else [self._live.view]
         self._below.children = [words, self._calibration, *live]
 
@@ -230,32 +230,19 @@ class Predict(Shown):
             control.disabled = self._locked
         self._lock.disabled = self._locked or not ready
         self._change.disabled = not self._locked or revealed
-        self._run.disabled = not self._locked or self._busy
+        self._run.disabled = not self._locked or self._busy or self._shown
         self._run.description = "Run" if self._locked else "Run (guess first)"
-        self._run.icon = "play" if self._locked else "lock"
         self._lock.button_style, self._run.button_style = ("", "primary") if self._locked else ("primary", "")
-        self._status.value = f'<p role="status">{html.escape(self._state(revealed))}</p>'
-
-    def _state(self, revealed: bool) -> str:
-        if not self._locked:
-            left = [] if self.sheet.guess is not None else [self.sheet.missing]
-            left += [] if self._sure.value is not None else ["how sure you are"]
-            said = f"Run is locked. Still missing: {'; '.join(left)}." if left else "Ready: lock in your guess."
-        elif self._busy:
-            said = "Training: the result is drawn over your guess when it is finished."
-        elif self._arms is not None:
-            said = "The result is drawn over your guess."
-        elif revealed:
-            said = f"You guessed on {self.prediction.made} and have seen the result. Run shows it again."
-        else:
-            said = f"Your guess of {self.prediction.made} is locked in. After Run has shown the result it stays so."
-        kept = f"Guesses are kept in {progress.path().name}, which is yours alone; delete the file to start again."
-        return f"{said} {self._note or kept}"
+        missing = [] if self.sheet.guess is not None else [self.sheet.missing]
+        missing += [] if self._sure.value is not None else ["how sure you are"]
+        locked = self.prediction if self._locked else None
+        said = status(locked, missing, training=self._busy, shown=self._arms is not None)
+        self._status.value = lines(*filter(None, (said, self._note)), role="status")
 
     def _draw(self) -> None:
         try:
             figure = self.sheet.figure(self._arms)
-            self._image.value, self._caption.value = figure.png(80), in_words(figure)
+            self._image.value, self._caption.value = figure.png(DPI), in_words(figure)
         except Exception as error:  # on the event loop nobody else would show it
             self.error, self._caption.value = error, one_line(error)
 

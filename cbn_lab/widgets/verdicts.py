@@ -1,8 +1,8 @@
-"""What is said of a guess once its result is known, as HTML with colours of its own, for a light and a dark page."""
+"""What a prediction says in words, as HTML: in the colours of the page, or on a ground of its own."""
 
 import html
 
-from cbn_lab import figures, predictions
+from cbn_lab import figures, predictions, progress
 from cbn_lab.predictions import Prediction
 from cbn_lab.widgets.guesses import Verdict
 
@@ -11,6 +11,40 @@ SCORE = ("The Brier score is (confidence − outcome)², outcome 1 if the guess 
 _BOX = ('<div role="status" style="background:#ffffff;color:#1a1a1a;border:1px solid #8a8a8a;border-left:8px solid '
          '{colour};padding:0.4em 0.9em;max-width:56em;line-height:1.5">{text}</div>')
 _COLOURS = {True: "#00664b", False: "#9c2f00", None: "#4a4a4a"}
+
+
+def lines(*texts: str, role: str = "") -> str:
+    """Plain texts below each other; with role="status" screen readers announce a change."""
+    said = "<br>".join(map(html.escape, texts))
+    announced = f' role="{role}"' if role else ""
+    return f'<div{announced} style="line-height:1.4;margin:0.3em 0">{said}</div>'
+
+
+def asked(id: str, question: str, invitation: str) -> str:
+    return (f'<div style="line-height:1.4;margin:0.3em 0"><b>Prediction {html.escape(id)}.</b> '
+            f"{html.escape(question)}<br>{html.escape(invitation)}</div>")
+
+
+def explained() -> str:
+    """How a guess is scored, where it is kept, and how a room guesses."""
+    return ("<details><summary>how this is scored, and where it is kept</summary>" + lines(
+        SCORE, f"Guesses are kept in the file {progress.path().name}, which is yours alone and is sent nowhere. "
+               "cbn_lab.predictions.forget() takes them out of it; deleting the file does too, with your exercises.",
+        "In a room: hands up, enter what most say, and their share of the hands as the confidence.") + "</details>")
+
+
+def status(locked: Prediction | None, missing: list[str], *, training: bool, shown: bool) -> str:
+    """What to do now. `locked` is the guess that was locked in, `missing` what one that is not still needs."""
+    if locked is None:
+        return f"Run is locked. Still missing: {'; '.join(missing)}." if missing else "Ready: lock in your guess."
+    if training:
+        return "Training: your guess is judged when it has finished."
+    if shown:
+        return "The result is drawn over your guess."
+    if locked.revealed:
+        return f"You guessed on {locked.made} and have seen the result. Run shows it again."
+    return (f"Your guess of {locked.made} is locked in, {100 * locked.confidence:.0f} % sure. Run shows the result; "
+            "from then on the guess stays.")
 
 
 def card(right: bool | None, text: str) -> str:
