@@ -149,7 +149,11 @@ class Classic(Book):
 
     CELL, INPUT, ERROR = ".cell.code_cell", ".input_area", ".output_error"
     HANDLE = ".ui-slider-handle"
-    READY = "() => Boolean(window.Jupyter?.notebook?.kernel?.is_connected() && !Jupyter.notebook.kernel_busy)"
+    READY = """() => Boolean(window.Jupyter?.notebook?.kernel?.is_connected() && Jupyter.WidgetManager
+        && !Jupyter.notebook.kernel_busy)"""
+    # ipywidgets asks a new kernel for widgets in two rounds, and takes away what is shown before it has the answers.
+    ROUND = """() => new Promise(
+        answered => Jupyter.notebook.kernel.comm_info(null, () => setTimeout(answered, 300)))"""
     FINISHED = """() => !Jupyter.notebook.kernel_busy && Jupyter.notebook.get_cells().every(
         cell => cell.cell_type !== 'code' || /^\\d+$/.test(cell.input_prompt_number))"""
 
@@ -158,6 +162,8 @@ class Classic(Book):
 
     def wait_until_ready(self) -> None:
         self.page.wait_for_function(self.READY)
+        for _ in range(3):
+            self.page.evaluate(self.ROUND)
 
     def run_all(self, seconds: float = 200) -> None:
         self.page.evaluate("() => { Jupyter.notebook.execute_all_cells(); }")

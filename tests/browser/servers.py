@@ -19,6 +19,8 @@ ROOT = HERE.parents[1]
 IPYWIDGETS7 = ROOT / ".venv-ipywidgets7"
 TOKEN = "test"
 START_SECONDS = 90
+# Extensions that other packages bring to JupyterLab; Voila tries to load them and shows errors in the console.
+NOT_IN_VOILA = ["jupyterlab-jupytext", "@jupyter-notebook/lab-extension", "@voila-dashboards/jupyterlab-preview"]
 # No other tabs' state, no news, all cells in the page, a kernel at once instead of a question.
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
@@ -55,9 +57,8 @@ def _command(kind: str, port: int, work: Path) -> list[str]:
     if kind in ("lab", "notebook7"):
         return new
     if kind == "voila":
-        # JupyterLab extensions of other packages do not all load in Voila.
         return [sys.executable, "-m", "voila", "--Voila.ip=127.0.0.1", *options, str(work),
-                "--VoilaConfiguration.extension_allowlist=['@jupyter-widgets/jupyterlab-manager']"]
+                f"--VoilaConfiguration.extension_denylist={NOT_IN_VOILA}"]
     if not (IPYWIDGETS7 / ".installed").exists():
         pytest.skip("no classic notebook: make widgets7 makes the environment with ipywidgets 7.7.1")
     return [str(IPYWIDGETS7 / "bin" / "python"), "-m", "notebook", host, *options, "--allow-root",
