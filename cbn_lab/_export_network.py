@@ -1,0 +1,261 @@
+"""The lines of `cbn_lab.export` that build the network: the same modules as `models.build`, by plain PyTorch names."""
+
+import re
+from dataclasses import dataclass
+from itertools import groupby
+
+from cbn_lab import blocks
+from cbn_lab.config import TrainConfig
+
+LINE = 120
+_ACTIVATIONS = {"sigmoid": "nn.Sigmoid", "tanh": "nn.Tanh", "relu": "nn.ReLU", "selu": "nn.SELU", "swish": "nn.SiLU",
+                "gelu": "nn.GELU", "softplus": "nn.Softplus", "lecun_tanh": "LeCunTanh", "softsign": "nn.Softsign",
+                "identity": "nn.Identity"}
+_PLACEMENTS = ("none", "before", "after", "before_weight", "both", "complete")
+_NORM_OPTIONS = ("eps", "momentum", "affine", "track_running_stats")
+_LECUN_TANH = ["class LeCunTanh(nn.Module):", "    def forward(self, z):",
+               "        return 1.7159 * torch.tanh(z * (2.0 / 3.0))", ""]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Lines for own classes and for `model`, and what the other parts of the script must know about it.
+
+    all_have_bias, some_have_bias  of the weight layers before the head, which has one
+    frozen                         endings of the names of parameters that do not train
+    shifted, multiplier            an expression for the places in `model` of the blocks whose shifts are used times
+                                   sqrt(multiplier); "" where the multiplier is 1 or there is no shift
+    """
+
+    classes: list[str]
+    model: list[str]
+    all_have_bias: bool
+    some_have_bias: bool
+    frozen: tuple[str, ...]
+    shifted: str
+    multiplier: float
+    convolutional: bool
+
+
+@dataclass(frozen=True)
+class _Layer:
+    c_in: int
+    c_out: int
+    stride: int
+    activation: str
+    placement: str
+
+
+@dataclass(frozen=True)
+class _Half:
+    """What stands before or behind the activation of a CBN layer: an expression or None, and what in it is fixed."""
+
+    expression: str | None
+    fixed: tuple[str, ...] = ()
+
+
+def describe(config: TrainConfig, channels: int, size: int, classes: int) -> Network:
+    """ValueError for what plain PyTorch has no name for."""
+    layers = _layers(config, channels, size)
+    options = _known_options(config, layers)
+    dims = 1 if config.model == "mlp" else 2
+    slots = {layer.placement: _slots(layer.placement, options, dims) for layer in layers}
+    last = layers[-1]
+    head = [f"nn.Linear({last.c_out}, {classes})"]
+    if last.placement == "before_weight":
+        head.insert(0, _norm(1, str(last.c_out), options))
+    ends = (["nn.Flatten()"], head) if dims == 1 else ([], ["nn.AdaptiveAvgPool2d(1)", "nn.Flatten()", *head])
+    whole = ", ".join([*ends[0], "*blocks", *ends[1]])
+    model = [*_block_lines(layers, slots), *wrapped(f"model = nn.Sequential({whole})")]
+    biased = [slots[layer.placement].bias for layer in layers]
+    shifts = [i + len(ends[0]) for i, layer in enumerate(layers) if slots[layer.placement].shifts]
+    k = float(options.get("shift_lr_multiplier", 9.0))
+    classes_used = [line for name, line in _own_classes(options, dims).items() if any(name in m for m in model)]
+    return Network([line for lines in classes_used for line in lines], model, all(biased), any(biased),
+                   tuple(dict.fromkeys(name for slot in slots.values() for name in slot.fixed)),
+                   _places(shifts) if shifts and k != 1 else "", k, dims == 2)
+
+
+def _layers(config: TrainConfig, channels: int, size: int) -> list[_Layer]:
+    given = config.model_options
+    if config.model == "mlp":
+        width, depth = given.get("width", 128), given.get("depth", 3)
+        sizes = [(n, width, 1) for n in [channels * size**2, *[width] * (depth - 1)]]
+    elif config.model == "convnet":
+        widths = given.get("widths", (16, 16, 32, 32, 64, 64))
+        strides = given.get("strides") or [1 + i % 2 for i in range(len(widths))]
+        sizes = list(zip([channels, *widths[:-1]], widths, strides, strict=True))
+    else:
+        raise ValueError(f"there is a script for the models mlp and convnet, not for {config.model!r}; choose one of "
+                         "these, or use `cbn-lab train` for this one")
+    chosen = {}
+    for what, names in (("activation", _ACTIVATIONS), ("placement", _PLACEMENTS)):
+        value = getattr(config, what)
+        chosen[what] = [value] * len(sizes) if isinstance(value, str) else list(value)
+        for name in chosen[what]:
+            if name not in names:
+                raise ValueError(f"the script knows PyTorch's own names only, and {what} {name!r} is your own; export "
+                                 f"with one of {', '.join(names)} and put your class into the script")
+    return [_Layer(*size, f, p) for size, f, p in zip(sizes, chosen["activation"], chosen["placement"], strict=True)]
+
+
+def _known_options(config: TrainConfig, layers: list[_Layer]) -> dict:
+    options = dict(config.norm_options)
+    if options.pop("norm", "batch_norm") != "batch_norm":
+        raise ValueError(f"the script uses PyTorch's own batch norm, not norm {config.norm_options['norm']!r}; export "
+                         "with norm 'batch_norm'")
+    options.pop("sync", None)  # one process: nothing to synchronize with
+    if not any(layer.placement == "complete" for layer in layers) and set(options) - set(_NORM_OPTIONS):
+        raise ValueError(f"the script knows the norm options {', '.join(_NORM_OPTIONS)}, got "
+                         f"{', '.join(options)}; leave the others out")
+    composed = not (options.get("center", True) and options.get("scale", True))
+    if composed and (options.get("momentum", 0.1) is None or not options.get("track_running_stats", True)):
+        raise ValueError("the script has no norm with center=False or scale=False that averages all batches alike or "
+                         "keeps no running statistics; leave momentum and track_running_stats at their defaults")
+    return options
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """A block as expressions in c_in, c_out, stride and activation."""
+
+    layers: tuple[str, ...]
+    bias: bool
+    fixed: tuple[str, ...] = ()
+    shifts: bool = False
+
+
+def _slots(placement: str, options: dict, dims: int) -> _Slots:
+    if placement == "complete":
+        return _complete(options, dims)
+    bias = blocks.needs_bias(placement)
+    norm = _norm(dims, "c_out", options)
+    layers = [_weight(dims, bias), "activation"]
+    if placement in ("before", "both"):
+        layers.insert(1, norm)
+    if placement in ("after", "both"):
+        layers.append(norm)
+    if placement == "before_weight":
+        layers.insert(0, _norm(dims, "c_in", options))
+    return _Slots(tuple(layers), bias)
+
+
+def _complete(options: dict, dims: int) -> _Slots:
+    """The structure of `norms.CompleteBatchNorm2d`. The pre-shift is the weight layer's bias where it stands alone."""
+    where, gamma = options.get("standardize", "after"), options.get("gamma", "after")
+    pre_shift, post_shift = options.get("pre_shift", True), options.get("post_shift", True)
+    gamma_before = gamma in ("before", "both")
+    bias = pre_shift and where == "after" and not gamma_before
+    before = _half(where != "after", gamma_before, pre_shift and not bias, options, dims)
+    after = _half(where != "before", gamma in ("after", "both"), post_shift, options, dims)
+    layers, fixed = [_weight(dims, bias)], []
+    for half in (before, _Half("activation"), after):
+        if half.expression:
+            fixed += [f".{len(layers)}.{name}" for name in half.fixed]
+            layers.append(half.expression)
+    return _Slots(tuple(layers), bias, tuple(fixed), pre_shift or post_shift)
+
+
+def _half(standardized: bool, gamma: bool, shift: bool, options: dict, dims: int) -> _Half:
+    fixed = (() if gamma else ("weight",)) + (() if shift else ("bias",))
+    if not standardized:
+        return _Half("Affine(c_out)" if gamma or shift else None, fixed)
+    for switch, name in (("center", "ScaleOnly"), ("scale", "CenterOnly")):
+        if not options.get(switch, True):
+            return _Half(f"{name}(c_out)", fixed)
+    return _Half(_norm(dims, "c_out", options | {"affine": gamma or shift}), fixed if gamma or shift else ())
+
+
+def _norm(dims: int, features: str, options: dict) -> str:
+    defaults = {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True}
+    given = "".join(f", {name}={options[name]!r}" for name in _NORM_OPTIONS
+                    if options.get(name, defaults[name]) != defaults[name])
+    return f"nn.BatchNorm{dims}d({features}{given})"
+
+
+def _weight(dims: int, bias: bool) -> str:
+    sizes = "nn.Conv2d(c_in, c_out, 3, stride, padding=1" if dims == 2 else "nn.Linear(c_in, c_out"
+    return f"{sizes}{'' if bias else ', bias=False'})"
+
+
+def _block_lines(layers: list[_Layer], slots: dict[str, _Slots]) -> list[str]:
+    """One comprehension for each run of layers with one placement; what is the same in the whole run is filled in."""
+    lines = []
+    for placement, run in groupby(layers, lambda layer: layer.placement):
+        run = list(run)
+        block, varying = ", ".join(slots[placement].layers), {}
+        for name in ("c_in", "c_out", "stride", "activation"):
+            values = [getattr(layer, name) for layer in run]
+            if name == "activation":
+                values = [_ACTIVATIONS[value] for value in values]
+                block = re.sub(r"\bactivation\b", "activation()", block)
+            if len(set(values)) == 1:
+                block = re.sub(rf"\b{name}\b", str(values[0]), block)
+            elif re.search(rf"\b{name}\b", block):
+                varying[name] = _list(values)
+        each = ", ".join(varying.values())
+        loop = f"{', '.join(varying) or '_'} in {f'zip({each})' if len(varying) > 1 else each or f'range({len(run)})'}"
+        lines += wrapped(f"blocks {'+=' if lines else '='} [nn.Sequential({block}) for {loop}]")
+    return lines
+
+
+def _list(values: list) -> str:
+    """[16, 16, 32], or [16] * 10 + [32] * 5 where that is shorter."""
+    plain = f"[{', '.join(map(str, values))}]"
+    runs = [(value, len(list(run))) for value, run in groupby(values)]
+    coded = " + ".join(f"[{value}]" + f" * {count}" * (count > 1) for value, count in runs)
+    return min(plain, coded, key=len)
+
+
+def _places(places: list[int]) -> str:
+    """range(3), range(1, 4) or (0, 2, 5)."""
+    first, last = places[0], places[-1]
+    if places == list(range(first, last + 1)):
+        return f"range({last + 1})" if first == 0 else f"range({first}, {last + 1})"
+    return f"({', '.join(map(str, places))})"
+
+
+def _own_classes(options: dict, dims: int) -> dict[str, list[str]]:
+    """Layers that PyTorch lacks, by name. A batch norm lends its gamma, shift and running statistics."""
+    axes, wide = ("(0, 2, 3)", "[:, None, None]") if dims == 2 else ("0", "")
+    momentum, eps = options.get("momentum", 0.1), options.get("eps", 1e-5)
+    affine = f"self.weight{wide} + self.bias{wide}"
+    base = f"(nn.BatchNorm{dims}d):"
+    return {
+        "LeCunTanh": _LECUN_TANH,
+        "Affine": [f"class Affine{base}  # gamma and shift alone, without statistics", "    def forward(self, x):",
+                   f"        return x * {affine}", ""],
+        "CenterOnly": [f"class CenterOnly{base}  # takes the mean out and leaves the scale", 
+                       "    def forward(self, x):",
+                       f"        mean = torch.var_mean(x, {axes}, correction=0)[1] if self.training else "
+                       "self.running_mean",
+                       "        if self.training:",
+                       f"            self.running_mean.lerp_(mean.detach(), {momentum!r})",
+                       f"        return (x - mean{wide}) * {affine}", ""],
+        "ScaleOnly": [f"class ScaleOnly{base}  # leaves the mean in and divides by the root mean square",
+                      "    def forward(self, x):", "        second = self.running_var", "        if self.training:",
+                      f"            var, mean = torch.var_mean(x, {axes}, correction=0)",
+                      "            second = var + mean * mean",
+                      f"            self.running_var.lerp_(second.detach(), {momentum!r})",
+                      f"        scale = torch.rsqrt(second + {eps!r}) * self.weight",
+                      f"        return x * scale{wide} + self.bias{wide}", ""],
+    }
+
+
+def wrapped(line: str, width: int = LINE, within: tuple[int, ...] = ()) -> list[str]:
+    """A line that is too long, cut after a comma or before a "for"; the rest stands under the bracket it is in.
+
+    `within`: where the contents of the brackets begin that an earlier line has opened.
+    """
+    if len(line) <= width:
+        return [line]
+    brackets = [within]  # before each character
+    for i, character in enumerate(line):
+        inside = brackets[-1]
+        brackets.append((*inside, i + 1) if character in "([{" else inside[:-1] if character in ")]}" else inside)
+    cuts = [m.end() for m in re.finditer(r", | (?=for )", line) if m.end() <= width and brackets[m.end()]]
+    cuts = [cut for cut in cuts if not re.search(r" for (?!.* in )", line[:cut])]  # not among the names after "for"
+    if not cuts or cuts[-1] <= brackets[cuts[-1]][-1]:
+        return [line]
+    cut = cuts[-1]
+    return [line[:cut].rstrip(), *wrapped(" " * brackets[cut][-1] + line[cut:], width, brackets[cut])]
