@@ -11,10 +11,12 @@ import pytest
 from figure_examples import DEFICIENCIES, EXAMPLES, example, linear, pixels, seen
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from cbn_lab import activations, blocks, figures
-from cbn_lab.figures.style import DPI, STYLE
+from cbn_lab.figures.style import DPI, STYLE, axes
 
 NAMES = pytest.mark.parametrize("name", EXAMPLES)
 APART = 12  # CIE76 distance that can be told apart across a figure; 2.3 is just noticeable side by side
@@ -54,9 +56,7 @@ def _looks(axis) -> set[tuple[str, str, str]]:
     for line in axis.lines:
         x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
         straight = len(x) > 1 and (np.ptp(x) == 0 or np.ptp(y) == 0)
-        dashes = "" if line.get_linestyle() in ("None", " ", "") else str(line._unscaled_dash_pattern)
-        marker = "" if line.get_marker() in ("None", " ", "", None) else (
-            f"{line.get_marker()}{' hollow' if to_hex(line.get_markerfacecolor()) == '#ffffff' else ''}")
+        dashes, marker = _line_look(line)
         if len(x) and (dashes or marker) and not (straight and not marker):
             found.add((to_hex(line.get_color()), dashes, marker))
     for collection in axis.collections:
@@ -66,35 +66,49 @@ def _looks(axis) -> set[tuple[str, str, str]]:
     return {look for look in found if look[0] not in (STYLE["grid.color"], "#ffffff")}
 
 
-@NAMES
-def test_a_colour_never_stands_alone(name):
-    """What differs in colour within a panel differs in line style or marker, too."""
-    for axis in example(name).fig.axes:
-        for one, other in itertools.combinations(_looks(axis), 2):
-            assert one[0] == other[0] or one[1:] != other[1:], (one, other)
+def _line_look(line) -> tuple[str, str]:
+    """(dashes, marker), "" where there is none."""
+    hollow = " hollow" if to_hex(line.get_markerfacecolor()) == "#ffffff" else ""
+    return ("" if line.get_linestyle() in ("None", " ", "") else str(line._unscaled_dash_pattern),
+            "" if line.get_marker() in ("None", " ", "", None) else f"{line.get_marker()}{hollow}")
 
 
-@pytest.mark.parametrize("deficiency", DEFICIENCIES)
-@NAMES
-def test_colours_of_a_panel_stay_apart_and_off_the_paper(name, deficiency):
-    matrix = DEFICIENCIES[deficiency]
-    for axis in example(name).fig.axes:
-        colours = {look[0]: _lab(look[0], matrix) for look in _looks(axis)}
-        for (one, a), (other, b) in itertools.combinations(colours.items(), 2):
-            assert np.linalg.norm(a - b) > APART, (one, other)
-        assert all(np.linalg.norm(lab - _lab("white", matrix)) > OFF_PAPER for lab in colours.values())
+def told_apart_by_colour_alone(figure) -> list:
+    """Pairs in a panel, or in a legend, that differ in colour but neither in line style nor in marker nor in hatch."""
+    panels = [_looks(axis) for axis in figure.fig.axes] + [_legend_looks(legend) for legend in _legends(figure)]
+    return [pair for looks in panels for pair in itertools.combinations(sorted(looks), 2)
+            if pair[0][0] != pair[1][0] and pair[0][1:] == pair[1][1:]]
+
+
+def _legends(figure) -> list:
+    return [*figure.fig.legends, *(axis.get_legend() for axis in figure.fig.axes if axis.get_legend())]
+
+
+def _legend_looks(legend) -> set[tuple[str, str, str]]:
+    handles = legend.legend_handles
+    return {(to_hex(h.get_facecolor()), "patch", str(h.get_hatch())) for h in handles if isinstance(h, Patch)} | {
+        (to_hex(h.get_color()), *_line_look(h)) for h in handles if isinstance(h, Line2D)}
+
+
+def too_close_or_too_pale(figure) -> list:
+    """(eye, colours of a panel) that cannot be told apart, or one that hardly stands out from white."""
+    found = []
+    for (eye, matrix), axis in itertools.product(DEFICIENCIES.items(), figure.fig.axes):
+        labs = {look[0]: _lab(look[0], matrix) for look in _looks(axis)}
+        found += [(eye, one, other) for (one, a), (other, b) in itertools.combinations(labs.items(), 2)
+                  if np.linalg.norm(a - b) <= APART]
+        found += [(eye, one) for one, lab in labs.items() if np.linalg.norm(lab - _lab("white", matrix)) <= OFF_PAPER]
+    return found
+
+
+def too_small(figure) -> dict:
+    pixels(figure)  # what stands at the ticks is settled by drawing
+    return {text.get_text(): text.get_fontsize() for text in _texts(figure)
+            if text.get_fontsize() * (0.7 if "^{" in text.get_text() else 1) * DPI / 72 / 2 < LEAST_PIXELS}
 
 
 def _texts(figure) -> list[Text]:
     return [text for text in figure.fig.findobj(Text) if text.get_text().strip() and text.get_visible()]
-
-
-@NAMES
-def test_text_can_be_read_at_half_size(name):
-    pixels(example(name))  # what stands at the ticks is settled by drawing
-    small = {text.get_text(): text.get_fontsize() for text in _texts(example(name))
-             if text.get_fontsize() * (0.7 if "^{" in text.get_text() else 1) * DPI / 72 / 2 < LEAST_PIXELS}
-    assert small == {}
 
 
 def _contrast(one, other, matrix) -> float:
@@ -112,23 +126,44 @@ def _paper(text):
     return [(1.0, 1.0, 1.0), *(colour[:3] for colour in fills if colour[3] == 1)][-1]
 
 
-@NAMES
-def test_text_stands_out_from_what_is_behind_it(name):
-    figure = example(name)
+def too_faint(figure) -> list:
+    """(text, its colour, what it stands on, eye) with too little contrast."""
     figure.fig.draw_without_rendering()
     pairs = {(to_hex(text.get_color()), to_hex(_paper(text))): text.get_text() for text in _texts(figure)}
-    for (colour, paper), text in pairs.items():
-        for eye, matrix in DEFICIENCIES.items():
-            assert _contrast(colour, paper, matrix) >= LEAST_CONTRAST, (text, colour, paper, eye)
+    return [(text, colour, paper, eye) for (colour, paper), text in pairs.items()
+            for eye, matrix in DEFICIENCIES.items() if _contrast(colour, paper, matrix) < LEAST_CONTRAST]
 
 
-@NAMES
-def test_a_figure_brings_its_own_white_paper_and_is_not_cut_off(name):
-    """Opaque, so that it can be read on a dark page as well, with a white frame around all that is drawn."""
-    picture = pixels(example(name))
-    assert np.all(picture[..., 3] == 1)
+def cut_off_or_transparent(figure) -> bool:
+    """Whether the outermost pixels are all white, and every pixel opaque: it can then be read on a dark page, too."""
+    picture = pixels(figure)
     frame = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    assert np.all(frame[:, :3] == 1)
+    return not (np.all(frame == 1) and np.all(picture[..., 3] == 1))
+
+
+@pytest.mark.parametrize("faults", [told_apart_by_colour_alone, too_close_or_too_pale, too_small, too_faint,
+                                    cut_off_or_transparent])
+@NAMES
+def test_every_figure_can_be_read(name, faults):
+    assert not faults(example(name))
+
+
+def test_what_cannot_be_read_is_found():
+    fig, (axis,) = axes(size=(4, 3))
+    axis.plot([0, 1, 2], [0, 1, 0], color="#D55E00", label="one")
+    axis.plot([0, 1, 2], [1, 0, 1], color="#C86010", label="other")
+    axis.set_title("small", fontsize=9)
+    axis.set_xlabel("pale", color="#999999")
+    fig.text(1.0, 0.5, "cut off", ha="center")
+    axis.legend()
+    bad = figures.Figure(fig, "")
+    assert told_apart_by_colour_alone(bad) == 2 * [(("#c86010", "(0, None)", ""), ("#d55e00", "(0, None)", ""))]
+    assert ("none", "#d55e00", "#c86010") in too_close_or_too_pale(bad)
+    assert too_small(bad) == {"small": 9.0} and {text for text, *_ in too_faint(bad)} == {"pale"}
+    assert cut_off_or_transparent(bad)
+    pale = axes(size=(4, 3))
+    pale[1][0].plot([0, 1, 2], [0, 1, 0], color="#FFF6C0")
+    assert ("none", "#fff6c0") in too_close_or_too_pale(figures.Figure(pale[0], ""))
 
 
 @NAMES
