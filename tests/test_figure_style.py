@@ -162,8 +162,8 @@ def test_what_cannot_be_read_is_found():
     assert too_small(bad) == {"small": 9.0} and {text for text, *_ in too_faint(bad)} == {"pale"}
     assert cut_off_or_transparent(bad)
     pale = axes(size=(4, 3))
-    pale[1][0].plot([0, 1, 2], [0, 1, 0], color="#FFF6C0")
-    assert ("none", "#fff6c0") in too_close_or_too_pale(figures.Figure(pale[0], ""))
+    pale[1][0].plot([0, 1, 2], [0, 1, 0], color="#FFFBE6")
+    assert ("none", "#fffbe6") in too_close_or_too_pale(figures.Figure(pale[0], ""))
 
 
 @NAMES
