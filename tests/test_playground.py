@@ -19,7 +19,7 @@ from cbn_lab.probes import layers
 from cbn_lab.runs import Run
 from cbn_lab.train import Trainer
 from cbn_lab.widgets import knobs, slots
-from cbn_lab.widgets.playground import look
+from cbn_lab.widgets.playground import diagram, look
 
 CORE = {"VBox", "HBox", "Button", "FloatProgress", "HTML", "Image", "Dropdown", "IntSlider", "FloatSlider",
         "FloatLogSlider", "Checkbox", "BoundedIntText", "Text", "Textarea", "Label"}  # the same in ipywidgets 7.7 and 8
@@ -156,6 +156,20 @@ def test_a_control_sets_what_it_says(group, control, value, change):
     playground = _playground()
     getattr(playground, group).controls[control].value = value
     _assert_shows(playground, replace(SMALL, **change))
+
+
+def test_another_seed_leaves_the_diagram_as_it_is(monkeypatch):
+    playground = _playground()
+    monkeypatch.setattr(sys.modules[look.__module__], "diagram", None)  # fails when called
+    playground.training.controls["seed"].value = 4
+    _assert_shows(playground, replace(SMALL, seed=4))
+
+
+@pytest.mark.parametrize("layer, alt", [(None, "layer 1: Conv2d.*layers 2–3: Conv2d"), (5, r"^[^:]*layers 6–7: ")])
+def test_of_a_residual_net_the_first_blocks_or_the_chosen_one_are_drawn(layer, alt):
+    config = replace(share.DEFAULT, model="resnet20", placement="before")
+    shown = diagram(look(config)[0], config, layer=layer)
+    assert re.search(alt, shown.alt.removeprefix("Order of operations in a block. ")) and "layers 8" not in shown.alt
 
 
 def test_networks_of_fixed_size_have_no_depth_to_move():

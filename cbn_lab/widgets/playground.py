@@ -13,8 +13,9 @@ import ipywidgets
 import matplotlib
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from cbn_lab import data, figures, guided, share, start
+from cbn_lab import data, figures, guided, models, share, start
 from cbn_lab.probes import layers
 from cbn_lab.runs import Run
 from cbn_lab.train import TrainConfig, initial_model
@@ -29,18 +30,25 @@ DPI = 80
 SETTLE_SECONDS = 0.05  # after the last step of a slider
 
 
-def look(config: TrainConfig, root=None, layer: int | None = None):
-    """(diagram of the block of one layer, or of all; a `LayerSummary` for each weight layer) of the untrained network.
+def look(config: TrainConfig, root=None):
+    """(network of the first training step, a `LayerSummary` for each of its weight layers).
 
-    The network is the one that training with this seed starts from; the statistics are of the first 256 training
-    images. Raises what `data.load` and `models.build` raise, such as for images too small for the network.
+    The statistics are of the first 256 training images. Raises what `data.load` and `models.build` raise, such as for
+    images too small for the network.
     """
     images = first_images(config.data, root)
     net = initial_model(config, images)
     batch = data.normalize(images.images, images), images.labels
-    chosen = range(1, slots.count(config) + 1) if layer is None else [layer + 1]
-    diagram = figures.model_diagram(net, batch[0].shape[1:], layers=chosen)
-    return diagram, layers.summary(net, F.cross_entropy, batch, statistics="batch")
+    return net, layers.summary(net, F.cross_entropy, batch, statistics="batch")
+
+
+def diagram(net: nn.Module, config: TrainConfig, root=None, layer: int | None = None) -> figures.Figure:
+    """The block of one layer (counted from 0) or those of all; of a residual net the stem and the first block."""
+    images = first_images(config.data, root)
+    residual = any(isinstance(module, models.ResidualBlock) for module in net.modules())
+    blocks = (1, 2) if residual else range(1, slots.count(config) + 1)
+    return figures.model_diagram(net, (images.in_channels, images.image_size, images.image_size),
+                                 layers=blocks if layer is None else [layer + 1])
 
 
 @functools.lru_cache(maxsize=4)  # a click must not wait for CIFAR to be read from the disk
@@ -52,8 +60,9 @@ def first_images(name: str, root=None) -> data.Dataset:
 
 def playground_figure(config: TrainConfig | None = None, root=None) -> figures.Figure:
     """The static playground: the blocks of the network, and its layers before training."""
-    diagram, rows = look(config or share.DEFAULT, root)
-    return figures.stacked([diagram, figures.layer_summary({"at the start": rows})])
+    config = share.DEFAULT if config is None else config
+    net, rows = look(config, root)
+    return figures.stacked([diagram(net, config, root), figures.layer_summary({"at the start": rows})])
 
 
 class Playground(Shown):
@@ -62,7 +71,7 @@ class Playground(Shown):
     def __init__(self, config: TrainConfig, records: Sequence[Run], root=None):
         self._root, self._recorded = root, slots.by_settings(records)
         self._layer: int | None = None
-        self._seen: tuple = ()  # what the diagram and the table were last made from
+        self._drawn: tuple = ()  # what the diagram and the table were last made from
         self.config, self.error = config, None
         self.network, self.training = Network(self._slide, root), Training(self._slide)
         self.structure = Structure(self._switch)
@@ -142,22 +151,25 @@ class Playground(Shown):
         self._why.value = slots.why_no_structure(self.config) or "Inside the complete layer (our reconstruction):"
 
     def _redraw(self) -> None:
-        """The diagram and the table, if anything changed that they depend on; then, a little later, the training."""
-        config = self.config
-        seen = (config.data, config.model, config.model_options, config.activation, config.placement,
-                config.norm_options, config.seed, self._layer)
-        if seen != self._seen:
-            try:
-                self._draw(*look(config, self._root, self._layer))
-                self._seen = seen
-            except Exception as error:
-                self._fail(error)
+        """The table and the diagram, if anything changed that they depend on; then, a little later, the training."""
+        try:
+            self._draw()
+        except Exception as error:
+            self._fail(error)
         self._offer_later()
 
-    def _draw(self, diagram: figures.Figure, rows) -> None:
-        with matplotlib.rc_context({"text.hinting": "none"}):
-            self._diagram.value = diagram.png(DPI)
+    def _draw(self) -> None:
+        config = self.config
+        structure = (config.data, config.model, config.model_options, config.activation, config.placement,
+                     config.norm_options, self._layer)
+        if (structure, config.seed) == self._drawn:
+            return
+        net, rows = look(config, self._root)
         self._table.value = figures.layer_table(rows, caption=_caption(rows))
+        if structure not in self._drawn:
+            with matplotlib.rc_context({"text.hinting": "none"}):
+                self._diagram.value = diagram(net, config, self._root, self._layer).png(DPI)
+        self._drawn = structure, config.seed
 
     def _offer(self) -> None:
         """What is recorded of these settings, over what is pinned, and what Start would train."""
