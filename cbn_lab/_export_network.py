@@ -193,9 +193,9 @@ def _block_lines(layers: list[_Layer], slots: dict[str, _Slots]) -> list[str]:
                 block = re.sub(rf"\b{name}\b", str(values[0]), block)
             elif re.search(rf"\b{name}\b", block):
                 varying[name] = _list(values)
-        each = ", ".join(varying.values())
-        loop = f"{', '.join(varying) or '_'} in {f'zip({each})' if len(varying) > 1 else each or f'range({len(run)})'}"
-        lines += wrapped(f"blocks {'+=' if lines else '='} [nn.Sequential({block}) for {loop}]")
+        values = ", ".join(varying.values()) or f"range({len(run)})"
+        loop = f" for {', '.join(varying) or '_'} in {f'zip({values})' if len(varying) > 1 else values}"
+        lines += wrapped(f"blocks {'+=' if lines else '='} [nn.Sequential({block}){loop * (len(run) > 1)}]")
     return lines
 
 
@@ -255,7 +255,8 @@ def wrapped(line: str, width: int = LINE, within: tuple[int, ...] = ()) -> list[
         brackets.append((*inside, i + 1) if character in "([{" else inside[:-1] if character in ")]}" else inside)
     cuts = [m.end() for m in re.finditer(r", | (?=for )", line) if m.end() <= width and brackets[m.end()]]
     cuts = [cut for cut in cuts if not re.search(r" for (?!.* in )", line[:cut])]  # not among the names after "for"
-    if not cuts or cuts[-1] <= brackets[cuts[-1]][-1]:
+    cuts = [cut for cut in cuts if cut > brackets[cut][-1]]
+    if not cuts:
         return [line]
-    cut = cuts[-1]
+    cut = max(cuts, key=lambda cut: (-len(brackets[cut]), cut))  # the last of the outermost
     return [line[:cut].rstrip(), *wrapped(" " * brackets[cut][-1] + line[cut:], width, brackets[cut])]

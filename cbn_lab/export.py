@@ -113,7 +113,8 @@ def _on_device(config: TrainConfig) -> str:
 
 def _weights(config: TrainConfig, net: network.Network) -> list[str]:
     """Weights N(0, 1 / fan-in) from the generator of `models.build`, biases 0."""
-    lines = [f"torch.manual_seed(torch.randint(2**31, (), generator=torch.manual_seed({config.seed})))",
+    seed = f"torch.randint(2**31, (), generator=torch.manual_seed({config.seed}))"
+    lines = [f"torch.manual_seed({seed})  # of the weights",
              "for layer in (m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))):",
              "    nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)"]
     if net.all_have_bias:
@@ -126,7 +127,8 @@ def _weights(config: TrainConfig, net: network.Network) -> list[str]:
         names = ", ".join(f'"{name}"' for name in net.frozen)
         lines += ["for name, parameter in model.named_parameters():  # these keep the 1 or 0 that they begin with",
                   f"    parameter.requires_grad_(not name.endswith(({names}{',' * (len(net.frozen) == 1)})))"]
-    return lines
+    move = [f'"{config.device}"'] * (config.device != "cpu") + ["memory_format=torch.channels_last"] * net.convolutional
+    return lines + [f"model.to({', '.join(move)})"] * bool(move)
 
 
 def _forward(config: TrainConfig, net: network.Network) -> list[str]:
@@ -162,17 +164,10 @@ def _optimizer(config: TrainConfig, images: int) -> list[str]:
                   "vectors = [p for p in model.parameters() if p.dim() == 1]  # gammas, shifts and biases do not decay"]
         parameters = f'[{{"params": matrices, "weight_decay": {config.weight_decay!r}}}, {{"params": vectors}}]'
     momentum = f", momentum={config.momentum!r}, nesterov=True" if config.momentum else ""
-    move = [] if config.model == "mlp" else [f"model.to({_device_argument(config)}memory_format=torch.channels_last)"]
-    if config.model == "mlp" and config.device != "cpu":
-        move = [f'model.to("{config.device}")']
-    return [*move, *groups,
+    return [*groups,
             *wrapped(f"optimizer = torch.optim.SGD({parameters}, lr={config.lr!r}{momentum}{decay}, fused=True)"),
             f"schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, {config.lr!r}, "
             f"total_steps={config.epochs} * {steps} + 1, cycle_momentum=False)"]
-
-
-def _device_argument(config: TrainConfig) -> str:
-    return "" if config.device == "cpu" else f'"{config.device}", '
 
 
 def _training(config: TrainConfig, images: int, call: str) -> list[str]:
@@ -189,17 +184,17 @@ def _training(config: TrainConfig, images: int, call: str) -> list[str]:
         loop, cut = ["rows", "y", "x"], "y, x"
     flip, batch = [], f"crops[rows, :, {cut}]"
     if config.flip:
-        names.append("mirrored")
-        draws.append(f"torch.rand({images}) < 0.5")
         splits.append(f"mirrored.split({size})")
         loop.append("flip")
         flip = [f"        batch = {batch}",
                 f"        batch = torch.where(flip[:, None, None, None]{_on_device(config)}, batch.flip(-1), batch)"]
         batch = "batch"
     each = splits[0] if len(splits) == 1 else f"zip({', '.join(splits)})"
+    seed = f"int(np.random.SeedSequence([{config.seed}, epoch]).generate_state(1)[0])"
     return [f"for epoch in range({config.epochs}):",
-            f"    torch.manual_seed(int(np.random.SeedSequence([{config.seed}, epoch]).generate_state(1)[0]))",
-            *wrapped(f"    {', '.join([*names, 'losses'])} = {', '.join([*draws, '[]'])}"),
+            f"    torch.manual_seed({seed})  # of order and cuts",
+            f"    {', '.join([*names, 'losses'])} = {', '.join([*draws, '[]'])}",
+            *([f"    mirrored = torch.rand({images}) < 0.5"] if config.flip else []),
             *wrapped(f"    for {', '.join(loop)} in {each}:"),
             *flip, f"        loss = nn.functional.cross_entropy({call}({batch}), labels[rows])",
             "        optimizer.zero_grad()", "        loss.backward()", "        optimizer.step()",
