@@ -45,7 +45,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import nn
 
-from cbn_lab import ablation, activations, blocks, evidence, figures, models, norms, runs, train
+from cbn_lab import ablation, activations, blocks, evidence, figures, models, norms, runs, train, widgets
 from cbn_lab.exercises import exercise
 from cbn_lab.figures import Table
 
@@ -402,12 +402,14 @@ display(Markdown(
     f"on {', '.join({run.provenance['device'] for run in small})}."))
 
 # %%
-figures.ablation(small, ablation.ROWS, metric="test_accuracy")
+widgets.ablation_explorer(records)
 
 # %% [markdown]
-# Each dot is a seed, each bar a mean, the dashed line vanilla BN. Now the same as gains over vanilla BN. A gain is
-# the difference between two runs with the same seed, so with the same initial weights and the same order of the
-# images.
+# Each dot is a seed, each bar a mean, the dashed line vanilla BN. The last row but one is the reconstruction. With the
+# menus you can look at one activation alone, at the validation images, at the training loss, and at the long setting,
+# to which we come below; the text speaks of the picture as it stands at first. "Minus vanilla BN" shows the gain in
+# place of the value: the difference between two runs with the same seed, so with the same initial weights and the same
+# order of the images. The gains in numbers:
 
 # %%
 Table(evidence.gain_table(small))
@@ -651,6 +653,21 @@ print("largest difference below 1e-10:", error < 1e-10)
 print("the folded net is made of", ", ".join(kinds))
 
 # %% [markdown]
+# **Predict first.** Two convolutions, and a norm before, between or behind them. (a) Which placements would get a wrong
+# border from a constant bias? (b) Does the error go away without $\gamma$ and $\beta$? (c) The norm is gone after
+# folding. Are there then fewer numbers to store, too? Try the menus. The first picture shows one output channel of one
+# digit for our reconstruction; a cross marks a pixel that a constant bias gets wrong.
+
+# %%
+widgets.fold_explorer()
+
+# %% [markdown]
+# (a) Those with a norm in front of a zero-padded convolution: `after`, `both` and `complete`, and `before_weight`,
+# whose wrong border is that of the first convolution and spreads by a pixel in the second. Vanilla BN (`before`) stands
+# behind its convolution and never does. Without padding no placement does. (b) No. The offset of a standardization is
+# $-\mu/\sigma$ (its mean and standard deviation), in general not 0 behind an activation. (c) Not always. The norm's
+# numbers go, but an offset map keeps one kernel for each output channel, which in this small net is more.
+#
 # **What you should now believe.** In a chain of layers nothing is left of the norms in eval mode, up to rounding
 # (*proved* by the formula above, *measured* in float64). What remains is one offset map per padded convolution and
 # image size. In a residual net the sum stands between the norm and its neighbours, and an affine map per channel
