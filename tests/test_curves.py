@@ -89,3 +89,9 @@ def test_long_legends_stay_inside_the_picture_and_above_the_axes(count):
     box, width = fig.legends[0].get_window_extent(), fig.get_window_extent()
     assert box.x0 >= 0 and box.x1 <= width.x1 and box.y1 <= width.y1
     assert box.y0 >= fig.axes[0].get_window_extent().y1 - 2
+
+
+def test_axes_without_a_curve_have_no_numbers():
+    figure = figures.learning_curves({"before": [runs.Run(_run().config, [], {}, {}, "interrupted")]})
+    figure.fig.draw_without_rendering()
+    assert [label.get_text() for axis in figure.fig.axes for label in axis.get_yticklabels() if label.get_text()] == []

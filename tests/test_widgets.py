@@ -231,7 +231,7 @@ def test_chooser_offers_what_is_recorded_and_follows_the_menus():
         widgets.chooser([])
 
 
-def test_chooser_trains_its_choice_live_with_a_new_seed():
+def test_chooser_trains_its_choice_live_with_a_new_seed_also_when_the_menu_changes():
     async def scene():
         chooser = widgets.chooser(GRID)
         chooser.live.start()
@@ -239,11 +239,14 @@ def test_chooser_trains_its_choice_live_with_a_new_seed():
         (run,) = chooser.live.runs
         assert [run.config[k] for k in ("activation", "placement", "seed")] == ["sigmoid", "complete", 2]
         activation = next(w for w in _widgets(chooser.view) if isinstance(w, ipywidgets.Dropdown))
-        activation.value = "tanh"  # while it trains
-        await _until(lambda: not chooser.live.runs and not chooser.live.running)
-        await asyncio.sleep(0.05)
+        activation.value = "tanh"
+        await _until(lambda: chooser.live.arms["complete"][0].config["activation"] == "tanh")
+        assert chooser.live.running and "sigmoid, complete, live" in _status(chooser.live)
+        chooser.live.stop()
+        await chooser.live.done()
+        assert list(chooser.live.arms) == ["before (vanilla BN)", "complete", "sigmoid, complete, live"]
+        _button(chooser, "Clear").click()
         assert _picture(chooser) == widgets.compare(GRID, "tanh", "complete").png(DPI)
-        assert _status(chooser.live) == ""
 
     asyncio.run(scene())
 

@@ -55,6 +55,9 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
         draw_arm(left, losses, style, label, markers=False)
         draw_arm(right, reached, style, label, markers=True)
         said.append(_arm_sentence(label, losses, reached, split))
+    for axis in (left, right):
+        if not any(len(line.get_xdata()) for line in axis.lines):
+            axis.set_yticklabels([])  # nothing says yet what the scale will be
     _legend(fig, *right.get_legend_handles_labels())
     return Figure(fig, f"Learning curves, {setting(every)}. {' '.join(said)}")
 
@@ -63,7 +66,7 @@ def _two_panels(split: str, epochs: int):
     """Loss and accuracy over the epochs. The margins are fixed: to compute them takes as long as all the drawing."""
     fig, (left, right) = axes(2, size=(10, 3.9))  # the height is the legend's to say
     fig.set_layout_engine(None)
-    fig.subplots_adjust(left=0.075, right=0.985, wspace=0.2)
+    fig.subplots_adjust(left=0.09, right=0.985, wspace=0.22)
     for axis, what in ((left, "training loss (nats)"), (right, f"{split} accuracy (%)")):
         axis.set_xlabel("epoch")
         axis.set_ylabel(what)

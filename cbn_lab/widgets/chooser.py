@@ -34,7 +34,10 @@ def arms(records: Sequence[Run], activation: str, placement: str) -> dict[str, l
 
 
 class Chooser(Shown):
-    """Two menus over `compare`, with a live run of the same small setting (`cbn_lab.start.config`) and a new seed."""
+    """Two menus over `compare`, with live runs of the same small setting (`cbn_lab.start.config`) and a new seed.
+
+    What is trained live stays in the picture when a menu changes, and a training under way goes on.
+    """
 
     def __init__(self, records: Sequence[Run]):
         self._records = list(records)
@@ -42,7 +45,7 @@ class Chooser(Shown):
         self._placement = _menu("Placement", blocks.placements(), self._records, "placement")
         if "complete" in self._placement.options:
             self._placement.value = "complete"
-        self.live = LiveTraining([self._config()], recorded=self._arms(), label=lambda config: "live")
+        self.live = LiveTraining([self._config()], recorded=self._arms(), label=_label)
         self._trouble = ipywidgets.HTML()
         self.error: Exception | None = None
         for menu in (self._activation, self._placement):
@@ -60,7 +63,7 @@ class Chooser(Shown):
 
     def _redraw(self) -> None:
         try:
-            self.live.show([self._config()], self._arms())
+            self.live.show([self._config()], self._arms(), keep=True)
             self.error, self._trouble.value = None, ""
         except Exception as error:  # on the event loop nobody else would show it
             self.error, self._trouble.value = error, one_line(error)
@@ -71,6 +74,10 @@ class Chooser(Shown):
     def _config(self):
         new = 1 + max(run.config["seed"] for run in self._records)
         return start.config(self._activation.value, self._placement.value, seed=new)
+
+
+def _label(config) -> str:
+    return f"{config.activation}, {config.placement}, live"
 
 
 def _menu(description: str, registered: list[str], records: Sequence[Run], key: str) -> ipywidgets.Dropdown:
