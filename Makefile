@@ -12,13 +12,18 @@ INSTALLED := $(VENV)/.installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 WITH_EXTRAS := .[lab,test,dev]
 FIRST := notebooks/00_start_here.ipynb
+W7 := .venv-ipywidgets7
+W7_INSTALLED := $(W7)/.installed
+W7_PACKAGES := ipywidgets==7.7.1 ipython==7.34.0 ipykernel==6.17.1 jupyter_client==7.4.9 notebook==6.5.7 \
+	widgetsnbextension==3.6.1
+W7_TESTS = $(shell grep -lE '^(from|import) .*widgets' tests/test_*.py)
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab test course bench lint
+.PHONY: help install lab test widgets7 course bench lint
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## make .venv and install the course and its tools into it
 	@echo "Installed in $(VENV)."
@@ -29,11 +34,19 @@ lab: $(INSTALLED) ## open the course in JupyterLab (this machine only, with a to
 	"$(PY)" -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST) \
 		--LabApp.extension_manager=readonly $(ROOT_FLAG) $(LAB_OPTIONS)
 
-# One session for unit tests and notebooks, so that its closing lines count everything. One thread per process:
-# two workers with two threads each would fight over two cores.
-test: $(INSTALLED) ## run the unit tests and every notebook, and compare the notebooks' outputs
+# One session for unit tests and notebooks, so that its closing lines count everything; then the widgets' tests once
+# more under ipywidgets 7.7.1. One thread per process: two workers with two threads each would fight over two cores.
+test: $(INSTALLED) ## run the unit tests, every notebook with its outputs compared, and the browser tests
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null \
+		|| echo "There is no Chromium here: the browser tests will be SKIPPED (Debian, Ubuntu: apt install chromium)."
+	@[ -e $(W7_INSTALLED) ] || echo "There is no $(W7) here: the tests under ipywidgets 7.7.1 and in the classic notebook will be SKIPPED (make widgets7)."
 	@echo "Running the unit tests and the notebooks with $(WORKERS) workers."
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest tests notebooks $(NBVAL) -n $(WORKERS) --dist loadfile -rs
+	@if [ -e $(W7_INSTALLED) ]; then echo "Running the widgets' tests under ipywidgets 7.7.1."; \
+		OMP_NUM_THREADS=1 "$(W7)/bin/python" -m pytest $(W7_TESTS) -n $(WORKERS) --dist loadfile -rs; fi
+
+widgets7: $(W7_INSTALLED) ## make a second environment with ipywidgets 7.7.1 and the classic notebook, for make test
+	@echo "Installed in $(W7)."
 
 course: $(INSTALLED) ## rebuild and execute the notebooks from notebooks/source (NOTEBOOKS="name ..." for some)
 	"$(PY)" notebooks/build.py $(NOTEBOOKS)
@@ -72,3 +85,17 @@ $(INSTALLED): pyproject.toml
 	@"$(PY)" -m jupyter labextension disable "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1
 	@"$(PY)" -c 'import matplotlib.font_manager'
 	@touch $(INSTALLED)
+
+# Colab's widgets and the notebook that shows them, with all that they need, in front; what is missing there (torch,
+# matplotlib, pytest, playwright, the course) is found in .venv. The two lists of packages never mix within the Jupyter
+# stack: every package of it that ipywidgets 7 or notebook 6 asks for is installed here.
+$(W7_INSTALLED): Makefile | $(INSTALLED)
+	@echo "Installing ipywidgets 7.7.1 and the classic notebook 6.5.7 into $(W7): about 200 MB."
+	@"$(PY)" -m venv --clear --without-pip $(W7)
+	@"$(VENV)/bin/uv" pip install --python "$(W7)/bin/python" --quiet --compile-bytecode $(W7_PACKAGES) \
+		|| "$(PY)" -m pip --python "$(W7)/bin/python" install --quiet --disable-pip-version-check $(W7_PACKAGES) || { \
+		echo "The packages could not be installed (the reason stands above): check the network connection, then run make widgets7 again."; \
+		exit 1; }
+	@"$(PY)" -c 'import os, sysconfig; print(sysconfig.get_path("purelib"), os.getcwd(), sep="\n")' \
+		> "$$("$(W7)/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_rest_from_venv.pth"
+	@touch $(W7_INSTALLED)

@@ -165,6 +165,12 @@ def test_missing_venv_module_is_explained(tmp_path):
     assert "apt install python3-venv" in result.stdout
 
 
+def test_the_second_environment_has_the_widgets_of_colab():
+    pins = dict(re.findall(r"\b(\w+)==([\d.]+)", MAKEFILE))
+    assert {name: pins[name] for name in ("ipywidgets", "ipython", "ipykernel")} == {
+        name: COLAB[name] for name in ("ipywidgets", "ipython", "ipykernel")}
+
+
 def test_missing_network_is_explained(tmp_path):
     """A real virtual environment, and an index at a port of this machine where nobody listens."""
     folder = _bare_copy(tmp_path)
@@ -198,7 +204,7 @@ def _code_in(text: str) -> str:
 
 
 def test_readme_names_exactly_the_make_targets():
-    assert set(re.findall(r"\bmake ([a-z]+)", _code_in(README))) == _targets()
+    assert set(re.findall(r"\bmake ([a-z0-9]+)", _code_in(README))) == _targets()
 
 
 def test_readme_names_exactly_the_subcommands():
