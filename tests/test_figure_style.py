@@ -94,7 +94,7 @@ def too_close_or_too_pale(figure) -> list:
     """(eye, colours of a panel) that cannot be told apart, or one that hardly stands out from white."""
     found = []
     for (eye, matrix), axis in itertools.product(DEFICIENCIES.items(), figure.fig.axes):
-        labs = {look[0]: _lab(look[0], matrix) for look in _looks(axis)}
+        labs = {look[0]: _lab(look[0], matrix) for look in sorted(_looks(axis))}
         found += [(eye, one, other) for (one, a), (other, b) in itertools.combinations(labs.items(), 2)
                   if np.linalg.norm(a - b) <= APART]
         found += [(eye, one) for one, lab in labs.items() if np.linalg.norm(lab - _lab("white", matrix)) <= OFF_PAPER]
@@ -158,7 +158,7 @@ def test_what_cannot_be_read_is_found():
     axis.legend()
     bad = figures.Figure(fig, "")
     assert told_apart_by_colour_alone(bad) == 2 * [(("#c86010", "(0, None)", ""), ("#d55e00", "(0, None)", ""))]
-    assert ("none", "#d55e00", "#c86010") in too_close_or_too_pale(bad)
+    assert ("none", "#c86010", "#d55e00") in too_close_or_too_pale(bad)
     assert too_small(bad) == {"small": 9.0} and {text for text, *_ in too_faint(bad)} == {"pale"}
     assert cut_off_or_transparent(bad)
     pale = axes(size=(4, 3))
