@@ -236,7 +236,7 @@ class Predict(Shown):
         missing = [] if self.sheet.guess is not None else [self.sheet.missing]
         missing += [] if self._sure.value is not None else ["how sure you are"]
         locked = self.prediction if self._locked else None
-        said = status(locked, missing, training=self._busy, shown=self._arms is not None)
+        said = status(locked, missing, self._sure.value, training=self._busy, shown=self._arms is not None)
         self._status.value = lines(*filter(None, (said, self._note)), role="status")
 
     def _draw(self) -> None:

@@ -33,10 +33,12 @@ def explained() -> str:
         "In a room: hands up, enter what most say, and their share of the hands as the confidence.") + "</details>")
 
 
-def status(locked: Prediction | None, missing: list[str], *, training: bool, shown: bool) -> str:
+def status(locked: Prediction | None, missing: list[str], sure: float | None, *, training: bool, shown: bool) -> str:
     """What to do now. `locked` is the guess that was locked in, `missing` what one that is not still needs."""
     if locked is None:
-        return f"Run is locked. Still missing: {'; '.join(missing)}." if missing else "Ready: lock in your guess."
+        chosen = "" if sure is None else f" You are {100 * sure:.0f} % sure."
+        left = f"Run is locked. Still missing: {'; '.join(missing)}." if missing else "Ready: lock in your guess."
+        return left + chosen
     if training:
         return "Training: your guess is judged when it has finished."
     if shown:

@@ -35,6 +35,7 @@ def test_a_ranking_by_mouse_over_recorded_runs_and_again(lab):
     book.shoot(cell, "predict_open")
     for item in ("complete", "none", "before"):
         cell.get_by_role("button", name=item).click()
+    expect(cell.locator("details").first).to_contain_text("So far: complete, none, before.")
     guessed = changed(picture, empty)
     expect(_button(cell, "Lock in my guess")).to_be_disabled()
     _button(cell, "70 %").click()
@@ -71,6 +72,7 @@ def test_a_number_by_keyboard_in_a_narrow_window(lab, theme):
     book.move_slider(cell.locator(".widget-slider"), -55)
     guessed = changed(picture, empty)
     for name in ("90 %", "Lock in my guess", "Run"):
+        expect(_button(cell, name)).to_be_enabled()
         _button(cell, name).focus()
         book.page.keyboard.press("Enter")
     expect(cell).to_contain_text(re.compile(r"Your number is [\d.]+ off"))
