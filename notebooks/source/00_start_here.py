@@ -212,8 +212,8 @@ Markdown(f"Here: {setting.data}, {setting.epochs} epochs, batches of {setting.ba
 my_guess = None  # points by which "complete" ends above "before" in accuracy; negative if below
 
 # %% [markdown]
-# The training runs while you read on. Start and Stop do what they say. "Next seed" trains both again from other
-# weights, and draws the new curves over the old ones.
+# The training runs while you read on. Start, Stop and Clear do what they say. "Next seed" trains both again from other
+# weights, and draws the new curves over the old ones. Running the cell again ends what it was training.
 
 # %% tags=["nbval-ignore-output"]
 live = widgets.watch(pair, root=DATA)
@@ -235,7 +235,8 @@ Markdown(f"{start.sentence(trained)} {answer}")
 
 # %% [markdown]
 # One seed is one throw of the dice. So here are three seeds of the same two networks on the digits, recorded when
-# this course was made. Thin lines are seeds, thick lines their means.
+# this course was made. Thin lines and hollow points are seeds, thick lines their means; the band goes from the lowest
+# seed to the highest.
 
 # %%
 records = start.records()
@@ -283,8 +284,9 @@ figures.block_diagram(blocks.placements(), "tanh")
 # **Predict first.** Vanilla BN is row `before`. For which of the five activations will it make the largest difference
 # to move the normalization? For which the smallest? What happens without any (`none`)?
 #
-# Then choose below. The curves are recorded, three seeds each. "Start" trains your choice live, with a seed that is
-# not among them.
+# Then choose below. The curves are recorded, three seeds each; "Play" lets them grow as if they were being trained, and
+# the slider shows any epoch. "Start" trains your choice live, with a seed that is not among them. It goes on when you
+# choose something else, and stays in the picture until "Clear".
 
 # %%
 widgets.chooser(records)
