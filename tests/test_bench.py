@@ -165,7 +165,6 @@ def test_each_change_in_the_playground_is_timed_until_its_picture(monkeypatch):
     """Two nets small enough for a test; only the one named in LIMITED has a limit."""
     tiny = replace(share.DEFAULT, model="mlp", model_options={"width": 4, "depth": 1})
     monkeypatch.setattr(playground, "NETS", {"convnet": tiny, "other": tiny})
-    monkeypatch.setattr(playground, "AFTERWARDS_SECONDS", 0.1)
     rows, skipped, sources = playground.measure(repeats=2)
     assert skipped is None and "digits" in sources["train"]
     assert [row.name for row in rows] == [f"{change}, {net}" for net in ("convnet", "other")

@@ -18,7 +18,7 @@ from cbn_lab.bench.measure import Row
 from cbn_lab.config import TrainConfig
 
 LIMIT = 0.150  # s, on two CPU cores
-AFTERWARDS_SECONDS = 0.3  # for the curves, before the next change
+AFTERWARDS_SECONDS = 0.5  # for the curves, and so that the next click is not the second of a double click
 NETS = {"convnet": share.DEFAULT,
         "mlp of 30 layers": replace(share.DEFAULT, model="mlp", model_options={"depth": 30, "width": 64}),
         "resnet20": replace(share.DEFAULT, model="resnet20")}

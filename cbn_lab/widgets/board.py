@@ -1,10 +1,12 @@
 """One block as a row to click on: three slots for a norm, a menu of activations, the complete layer in their place."""
 
+import time
 from collections.abc import Callable, Sequence
 
 import ipywidgets
 
 from cbn_lab import activations, blocks
+from cbn_lab.widgets.player import DOUBLE_CLICK_SECONDS
 from cbn_lab.widgets.slots import COMPLETE, SLOTS, Filling, filling
 
 ALL, SEVERAL = -1, ""  # values of menus; None would mean that nothing is selected
@@ -19,7 +21,7 @@ class Board:
     """
 
     def __init__(self, on_click: Callable, on_name: Callable, on_layer: Callable):
-        self._quiet = False
+        self._quiet, self._clicked = False, ("", -DOUBLE_CLICK_SECONDS)
         self.layer = ipywidgets.Dropdown(description="layer", options=[("all", ALL)])
         self.placement = ipywidgets.Dropdown(description="placement", options=blocks.placements())
         self.activation = ipywidgets.Dropdown(description="activation", options=activations.names())
@@ -32,7 +34,7 @@ class Board:
         self.slots = {slot: ipywidgets.Button() for slot in (*SLOTS, COMPLETE)}
         for slot, button in self.slots.items():
             button.layout.width, button.layout.height = ("7em", "4em") if slot in SLOTS else ("15em", "auto")
-            button.on_click(lambda _, slot=slot: on_click(slot))
+            button.on_click(lambda _, slot=slot: self._click(on_click, slot))
         self.view = ipywidgets.VBox([row([self.layer, self.placement]), self._steps()])
 
     def _steps(self) -> ipywidgets.HBox:
@@ -44,6 +46,13 @@ class Board:
                  self.slots["norm_out"], _word("next layer")]
         with_arrows = [item for step in steps for item in (_word("→"), step)][1:]
         return row(with_arrows)
+
+    def _click(self, on_click: Callable, slot: str) -> None:
+        """A second click on a slot right after the first is one of a double click, not the wish to undo the first."""
+        last, finished = self._clicked
+        if slot != last or time.perf_counter() > finished + DOUBLE_CLICK_SECONDS:
+            on_click(slot)
+            self._clicked = slot, time.perf_counter()  # not when it began: the second click waited meanwhile
 
     def _loud(self, call: Callable) -> Callable:
         return lambda change: None if self._quiet or change.new in (None, SEVERAL) else call(change.new)

@@ -62,7 +62,8 @@ class Network(Knobs):
         _choose(self._model, config.model)
         _choose(self._data, self._words(config))
         size = slots.size(config.model, config.model_options)
-        self._depth.disabled = self._width.disabled = size is None
+        for control in (self._depth, self._width):  # out of sight, and out of reach of the keyboard, but in their place
+            control.disabled, control.layout.visibility = size is None, "visible" if size else "hidden"
         if size is not None:
             self._depth.max = max(DEEPEST, size[0])
             self._depth.value = size[0]
