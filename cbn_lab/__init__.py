@@ -8,7 +8,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _SUBMODULES = ("activations", "norms", "blocks", "models", "data", "config", "train", "runs", "share", "ablation",
-               "evidence", "theory", "probes", "effects", "figures", "widgets", "exercises")
+               "evidence", "theory", "probes", "effects", "progress", "outcomes", "predictions", "figures", "widgets",
+               "exercises")
 
 
 def __getattr__(name: str):

@@ -472,6 +472,15 @@ def test_steps_of_a_slider_are_round(low, high, step, form):
     assert slider.step == pytest.approx(step) and slider.readout_format == form
 
 
+def test_a_count_has_steps_of_one():
+    predict = widgets.predict_number("1", "How many?", {"of": [3, 4]}, low=0, high=5, tolerance=0.5, what="n", step=1)
+    (slider,) = predict.sheet.controls
+    assert (slider.step, slider.readout_format, slider.value % 1) == (1, ".0f", 0)
+    _guess(predict, values=(3,))
+    _button(predict, "Run").click()
+    assert predict.prediction.right and predict.prediction.score == 0.5
+
+
 def test_only_core_widgets_with_a_description_on_every_control():
     for make in (_ranking, _number, _curve):
         predict = _guess(make())

@@ -224,6 +224,14 @@ def test_the_first_outcome_and_the_first_showing_count():
     assert predictions.judge(predictions.judge(shown, None, None), True, 0.0).right is True
 
 
+def test_the_command_says_how_good_the_guesses_were(file, capsys):
+    from cbn_lab.exercises.__main__ import main
+
+    assert main() == 0 and "predictions" not in capsys.readouterr().out
+    predictions.keep(_made("7.1", 0.9, True))
+    assert main() == 0 and "Your file so far: 1 prediction, 1 right (100 %)" in capsys.readouterr().out
+
+
 # Figures -------------------------------------------------------------------------------------------------------------
 
 MEASURED = {"before": {0: 80.0, 1: 82.0}, "after": {0: 90.0, 1: 79.0}, "complete": {0: 95.0, 1: 96.0}}

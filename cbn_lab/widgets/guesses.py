@@ -120,13 +120,15 @@ class NumberSheet(_Sliders):
 
     kind, follows = "number", False
 
-    def __init__(self, low: float, high: float, tolerance: float, what: str, metric: str):
+    def __init__(self, low: float, high: float, tolerance: float, what: str, metric: str, step: float | None):
         _require_range(low, high, tolerance)
         self._line, self._metric = (low, high, tolerance, what), metric
         self.asked = [*map(float, (low, high, tolerance)), what, metric]
         self.event = f"the measured mean lies within {tolerance:g} of your number"
-        slider = ipywidgets.FloatSlider(description="your guess", min=low, max=high, value=(low + high) / 2,
-                                        step=_step(low, high), readout_format=_form(low, high))
+        step = step or _step(low, high)
+        middle = low + step * round((high - low) / 2 / step)
+        slider = ipywidgets.FloatSlider(description="your guess", min=low, max=high, value=middle, step=step,
+                                        readout_format=_form(step))
         slider.layout.width, slider.layout.max_width = "40em", "97%"
         super().__init__([slider])
         self.invitation = f"The {what}: move the slider, or click its number and type."
@@ -169,7 +171,8 @@ class CurveSheet(_Sliders):
         self.event = f"your curve is at most {tolerance:g} off, as a mean over the {len(epochs)} epochs asked about"
         super().__init__([
             ipywidgets.FloatSlider(description=f"epoch {epoch:g}", min=low, max=high, value=(low + high) / 2,
-                                   step=_step(low, high), readout_format=_form(low, high), orientation="vertical")
+                                   step=_step(low, high), readout_format=_form(_step(low, high)),
+                                   orientation="vertical")
             for epoch in epochs])
         for slider in self.controls:
             slider.layout.height, slider.layout.width = "15em", "6em"
@@ -225,6 +228,6 @@ def _step(low: float, high: float) -> float:
     return next(m * 10.0**e for e in range(12, -13, -1) for m in (5, 2, 1) if m * 10.0**e <= (high - low) / 99)
 
 
-def _form(low: float, high: float) -> str:
-    step = _step(low, high)
-    return ".0f" if step >= 1 else f".{len(f'{step:.12f}'.rstrip('0')) - 2}f"
+def _form(step: float) -> str:
+    """As many digits as a step has."""
+    return f".{len(f'{step:.12f}'.rstrip('0').split('.')[1])}f"

@@ -35,12 +35,13 @@ def predict_ranking(id: str, question: str, items: Sequence[str], reveal: Reveal
 
 
 def predict_number(id: str, question: str, reveal: Reveal, *, low: float, high: float, tolerance: float, what: str,
-                   metric: str = "test_accuracy") -> Predict:
+                   metric: str = "test_accuracy", step: float | None = None) -> Predict:
     """The mean over the seeds of the result's one arm, or of the first arm minus the second, paired by seed.
 
     what  the quantity with its unit, such as "gap (points)"; right is a guess at most `tolerance` off
+    step  of the slider from `low` to `high`, 1 for a count; by default about a hundredth of the range
     """
-    return Predict(id, question, NumberSheet(low, high, tolerance, what, metric), reveal)
+    return Predict(id, question, NumberSheet(low, high, tolerance, what, metric, step), reveal)
 
 
 def predict_curve(id: str, question: str, reveal: Reveal, *, epochs: Sequence[float], low: float = 0.0,
