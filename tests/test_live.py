@@ -63,10 +63,12 @@ def test_an_arm_of_the_same_name_and_other_settings_says_what_differs():
                      {"model_options": {"width": 4, "depth": 1}, "lr": 0.05}, {"lr": 0.05, "seed": 2}):
         live.show([_config(**settings)], {"before": [_record()]}, keep=True)
         live.start()
-    assert list(live.arms) == ["before", "before, live", "before, lr 0.05", "before, width 4, depth 1",
-                               "before, lr 0.05, width 4, depth 1"]
-    assert len(live.arms["before, lr 0.05"]) == 3
+    names = [f"before, live{what}" for what in ("", ", lr 0.05", ", width 4, depth 1", ", lr 0.05, width 4, depth 1")]
+    assert list(live.arms) == ["before", *names]
+    assert len(live.arms["before, live, lr 0.05"]) == 3
     assert live.figure().alt.count("training loss") == 5
+    live.show([_config()], keep=True)
+    assert list(live.arms) == names, "also when the recorded ones go"
 
 
 def test_clear_takes_live_runs_out_of_the_picture_but_not_the_one_under_way():

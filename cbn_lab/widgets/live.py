@@ -251,8 +251,9 @@ class LiveTraining(Shown):
                 last_turn = time.perf_counter()
 
     def _arm(self, config: TrainConfig, settings: dict) -> str:
-        """The label, made longer where live runs of other settings have it already."""
+        """The label, made longer where recorded runs, or live ones of other settings, have it already."""
         label = self._label(config)
+        label = f"{label}, live" if label in self._recorded else label
         changed = self._changed(label, settings)
         said = ", ".join([label, *(_readable(key, settings[key]) for key in changed)])
         names = itertools.chain([label, said], (f"{said} ({number})" for number in itertools.count(2)))
