@@ -107,3 +107,19 @@ def test_a_curve_is_drawn_over_the_guess_while_it_is_trained(lab):
     expect(cell).to_contain_text(re.compile(r"Your curve is [\d.]+ off on average"))
     expect(cell).to_contain_text("Brier score (0.5 − ")
     book.shoot(cell, "predict_curve_result")
+
+
+def test_a_ranking_under_ipywidgets_7(classic):
+    from playwright.sync_api import expect
+
+    book = classic(cells=[SETUP, RANKING])
+    book.run_all()
+    cell = book.cell("predict_ranking(")
+    for item in ("complete", "before", "none"):
+        cell.get_by_role("button", name=item).click()
+    for name in ("90 %", "Lock in my guess", "Run"):
+        expect(_button(cell, name)).to_be_enabled()
+        _button(cell, name).click()
+    expect(cell).to_contain_text("3 of 3 pairs are in the right order")
+    expect(cell).to_contain_text("Brier score (0.9 − 1)² = 0.01")
+    book.shoot(cell, "predict_classic")
