@@ -3,14 +3,15 @@
     python -m cbn_lab.guided --out results/guided
 
 trains what is not recorded yet. Every run is the setting of notebook 00 (`cbn_lab.start.config`) with one thing
-changed. Nothing was tuned: the lists below were written, and committed, before the first of these runs; only
-`one_free` was added after them, to test an explanation of what `batch` showed.
+changed. Nothing was tuned: the lists below were written, and committed, before the first of these runs. `one_free` and
+`wide_end` were added after them, each before its own runs, to test an explanation of what `batch` showed.
 
     structure   the default layer of our reconstruction of CBN with one switch changed at a time
     mixed       Sigmoid, six layers: `complete` in the first or in the last n, vanilla BN in the others
     depth       an MLP of 30 layers of 64 units, every placement, every activation
     batch       mini-batches of 2 to 64, peak learning rate 0.1 B / 128 (linear scaling, Goyal et al. 2017)
     one_free    mini-batches of 2, with one layer that has no norm: the last, whose maps are 1 x 1, or the first
+    wide_end    mini-batches of 2 and a norm in every layer; the last layer has stride 1, so that its maps are 2 x 2
 """
 
 import argparse
@@ -71,7 +72,14 @@ def one_free(seed: int) -> list[TrainConfig]:
             for order in ((*others, "none"), ("none", *others))]
 
 
-GROUPS = {"structure": structure, "mixed": mixed, "depth": depth, "batch": batch, "one_free": one_free}
+def wide_end(seed: int) -> list[TrainConfig]:
+    """Eight values per channel in the last layer, where `batch` has two: as many as with mini-batches of 8."""
+    return [replace(config, model_options={"strides": [1, 2, 1, 2, 1, 1]}) for config in batch(seed)
+            if config.batch_size == 2 and config.placement != "none"]
+
+
+GROUPS = {"structure": structure, "mixed": mixed, "depth": depth, "batch": batch, "one_free": one_free,
+          "wide_end": wide_end}
 
 
 def plan() -> list[TrainConfig]:

@@ -14,7 +14,8 @@ def _changes(config, reference):
 @pytest.mark.parametrize(
     ("group", "allowed"),
     [("structure", {"norm_options"}), ("mixed", {"placement"}), ("depth", {"model", "model_options"}),
-     ("batch", {"batch_size", "lr", "log_every"}), ("one_free", {"batch_size", "lr", "log_every", "placement"})],
+     ("batch", {"batch_size", "lr", "log_every"}), ("one_free", {"batch_size", "lr", "log_every", "placement"}),
+     ("wide_end", {"batch_size", "lr", "log_every", "model_options"})],
 )
 def test_a_group_changes_one_thing_of_the_small_setting(group, allowed):
     for config in guided.GROUPS[group](1):
@@ -42,7 +43,7 @@ def test_the_records_are_there_and_in_order(group):
 
 
 def test_an_unknown_group_names_the_known_ones():
-    with pytest.raises(ValueError, match="unknown group 'width'.*known: structure, mixed, depth, batch, one_free"):
+    with pytest.raises(ValueError, match="unknown group 'width'.*known: structure, mixed, depth, batch, one_free, wide_end"):
         guided.records("width")
 
 
