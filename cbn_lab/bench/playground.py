@@ -2,7 +2,8 @@
 
 Changes are made on the widget, inside an event loop as in a notebook, and timed until both are in place; what a browser
 then takes to show them is not in it. The learning curves follow later and are not in it either. Whether recorded runs
-are there makes no difference, so none are given.
+are there makes no difference, so none are given. The notes hold the processor's seconds as well, which say more where
+other programs compute at the same time.
 """
 
 import asyncio
@@ -39,18 +40,19 @@ async def _row(net: str, config: TrainConfig, name: str, change: Callable, repea
     from cbn_lab import widgets
 
     playground = widgets.playground(config, records=[])
-    seconds = []
+    seconds, worked = [], []
     for turn in range(1 + repeats):
         before = playground.shown()
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         change(playground, turn)
         while playground.shown() == before:
             await asyncio.sleep(0.001)
         seconds.append(time.perf_counter() - began)
+        worked.append(time.process_time() - busy)
         await asyncio.sleep(AFTERWARDS_SECONDS)
     playground.live.close()
     return Row(f"{name}, {net}", median(seconds[1:]), "s", LIMIT if net == LIMITED else None,
-               seconds={"change": seconds[1:]}, notes={"threads": torch.get_num_threads()})
+               seconds={"change": seconds[1:]}, notes={"threads": torch.get_num_threads(), "processor_seconds": worked[1:]})
 
 
 def _set(control, values: tuple, turn: int) -> None:
