@@ -51,8 +51,9 @@ async def _row(net: str, config: TrainConfig, name: str, change: Callable, repea
         worked.append(time.process_time() - busy)
         await asyncio.sleep(AFTERWARDS_SECONDS)
     playground.live.close()
+    notes = {"threads": torch.get_num_threads(), "processor_seconds": worked[1:]}
     return Row(f"{name}, {net}", median(seconds[1:]), "s", LIMIT if net == LIMITED else None,
-               seconds={"change": seconds[1:]}, notes={"threads": torch.get_num_threads(), "processor_seconds": worked[1:]})
+               seconds={"change": seconds[1:]}, notes=notes)
 
 
 def _set(control, values: tuple, turn: int) -> None:
