@@ -135,6 +135,8 @@ EXAMPLES = {
     "landscape_over_training": lambda: figures.landscape_over_training(
         {p: {t: found for t in (0, 10, 20)} for p, found in _landscapes().items()}),
     "layer_summary": lambda: figures.layer_summary(_layers()),
+    "layer_summary of 30 layers": lambda: figures.layer_summary({"before": layers.summary(
+        _net("mlp", "before", width=16, depth=30), F.cross_entropy, _batch(), statistics="batch")}),
     "learning_curves": lambda: figures.learning_curves(_of(*blocks.placements())),
     "model_diagram": lambda: figures.model_diagram(_net("resnet18", size=32, channels=3), (3, 32, 32)),
     "module_diagram": lambda: figures.module_diagram(

@@ -26,7 +26,7 @@ LEAST_CONTRAST = 4.5  # of text to what it stands on (WCAG 2, level AA)
 
 
 def test_there_is_an_example_of_every_figure_function():
-    assert set(EXAMPLES) == set(examples.figure_functions())
+    assert {name.split(" of ")[0] for name in EXAMPLES} == set(examples.figure_functions())
 
 
 def _lab(colour, matrix):
@@ -141,8 +141,19 @@ def cut_off_or_transparent(figure) -> bool:
     return not (np.all(frame == 1) and np.all(picture[..., 3] == 1))
 
 
+def written_over_each_other(figure) -> list:
+    """Pairs of texts whose boxes overlap by more than a pixel."""
+    figure.fig.draw_without_rendering()
+    sides = [side for panel in figure.fig.axes for side in (panel.xaxis, panel.yaxis)]
+    beyond = {label for side in sides for tick in side.get_major_ticks()
+              if not min(side.get_view_interval()) <= tick.get_loc() <= max(side.get_view_interval())
+              for label in (tick.label1, tick.label2)}  # of ticks outside the panel, which are not drawn
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in _texts(figure) if text not in beyond]
+    return [(one, other) for (one, a), (other, b) in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
 @pytest.mark.parametrize("faults", [told_apart_by_colour_alone, too_close_or_too_pale, too_small, too_faint,
-                                    cut_off_or_transparent])
+                                    cut_off_or_transparent, written_over_each_other])
 @NAMES
 def test_every_figure_can_be_read(name, faults):
     assert not faults(example(name))
@@ -155,12 +166,13 @@ def test_what_cannot_be_read_is_found():
     axis.set_title("small", fontsize=9)
     axis.set_xlabel("pale", color="#999999")
     fig.text(1.0, 0.5, "cut off", ha="center")
+    fig.text(0.98, 0.52, "over it", ha="center")
     axis.legend()
     bad = figures.Figure(fig, "")
     assert told_apart_by_colour_alone(bad) == 2 * [(("#c86010", "(0, None)", ""), ("#d55e00", "(0, None)", ""))]
     assert ("none", "#c86010", "#d55e00") in too_close_or_too_pale(bad)
     assert too_small(bad) == {"small": 9.0} and {text for text, *_ in too_faint(bad)} == {"pale"}
-    assert cut_off_or_transparent(bad)
+    assert cut_off_or_transparent(bad) and written_over_each_other(bad) == [("cut off", "over it")]
     pale = axes(size=(4, 3))
     pale[1][0].plot([0, 1, 2], [0, 1, 0], color="#FFFBE6")
     assert ("none", "#fffbe6") in too_close_or_too_pale(figures.Figure(pale[0], ""))

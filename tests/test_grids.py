@@ -36,7 +36,9 @@ def test_a_cell_holds_the_mean_and_the_range_of_its_seeds():
             said = f"{min(values):.1f}–{max(values):.1f}"
             assert _cells(figure)[x, y] == [f"{fmean(values):.1f}", said]
             assert f"{place} {fmean(values):.1f} ({said.replace('–', ' to ')}, 3 seeds)" in figure.alt
-    assert "our reconstruction" in axis.get_xlabel() and "our reconstruction" in figure.alt
+    caption = axis.get_xlabel().replace("\n", " ")
+    assert "mean of 3 seeds, least to largest" in caption
+    assert "our reconstruction" in caption and "our reconstruction" in figure.alt
     assert "reconstruction" not in figures.placement_grid(_grid(["before", "after"])).alt
 
 

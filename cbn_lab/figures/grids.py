@@ -1,5 +1,6 @@
 """Activation x placement as a grid of numbers: one cell per combination, with its mean and its seeds."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -33,20 +34,32 @@ def placement_grid(runs: Sequence, metric: str = "test_accuracy") -> Figure:
     cells = {name: {place: [factor * value for value in by_placement.get(place, {}).get(name, {}).values()]
                     for place in places} for name in names}
     ranking = sorted({fmean(values) for row in cells.values() for values in row.values() if values})
-    fig, (axis,) = axes(size=(1.5 + 1.28 * len(places), 1.6 + 0.72 * len(names)))
+    what = f"{readable(metric)} after the last epoch{f' ({unit})' if unit else ''}"
+    where = f"{setting(runs)}{_devices(runs)}"
+    ours = "Complete: our reconstruction of CBN." if "complete" in places else ""
+    width = 1.5 + 1.28 * len(places)
+    caption = textwrap.fill(f"{_upper(what)}: mean{_seeds(cells)}, least to largest. {_upper(where)}. Framed: best "
+                            f"mean of the row; dashed: its seeds overlap with the best's. {ours}", int(width / 0.083))
+    fig, (axis,) = axes(size=(width, 1.1 + 0.2 * len(caption.split("\n")) + 0.72 * len(names)))
     for y, (name, row) in enumerate(cells.items()):
         best = _best(row, lower="loss" in metric)
         for x, (place, values) in enumerate(row.items()):
             frame = "" if best is None else "best" if place == best else _overlap(values, row[best])
             _draw_cell(axis, x, y, values, unfinished.get(name, {}).get(place, 0), digits, ranking, frame)
-    what = f"{readable(metric)} after the last epoch{f' ({unit})' if unit else ''}"
-    where = f"{setting(runs)}{_devices(runs)}"
-    ours = "complete: our reconstruction of CBN" if "complete" in places else ""
-    legend = "framed: best mean of the row; dashed: its seeds overlap with the best's" + (ours and f"; {ours}")
-    _finish(axis, places, names, f"{what}: mean, least to largest seed. {where}\n{legend}")
+    _finish(axis, places, names, caption)
     said = " ".join(_row_sentence(name, row, unfinished.get(name, {}), digits, lower="loss" in metric)
                     for name, row in cells.items())
-    return Figure(fig, f"Grid of {what}, {where}. {said}{ours and f' {ours}.'}")
+    return Figure(fig, f"Grid of {what}, {where}. {said}{ours and f' {ours}'}")
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _seeds(cells) -> str:
+    counts = {len(values) for row in cells.values() for values in row.values() if values}
+    number = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return "" if counts == {1} else f" of {number} seeds"
 
 
 def _devices(runs) -> str:
@@ -94,7 +107,7 @@ def _draw_cell(axis, x, y, values, lost, digits, ranking, frame):
               linespacing=1.0, bbox=None if values else {"facecolor": "white", "edgecolor": "none", "pad": 1.5})
 
 
-def _finish(axis, places, names, title):
+def _finish(axis, places, names, caption):
     axis.set(xlim=(-0.5, len(places) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axis.set_xticks(range(len(places)), places)
     axis.set_yticks(range(len(names)), names)
@@ -103,7 +116,7 @@ def _finish(axis, places, names, title):
     axis.grid(visible=False)
     for side in axis.spines.values():
         side.set_visible(False)
-    axis.set_xlabel(title, fontsize=10.5, linespacing=1.3)
+    axis.set_xlabel(caption, fontsize=10.5, linespacing=1.3)
 
 
 def _row_sentence(name, row, unfinished, digits, lower) -> str:

@@ -134,7 +134,7 @@ def _ticks(names: Sequence[list[str]]) -> dict[int, str]:
     step = 1 + len(longest) // 10
     numbered = [i for i, name in enumerate(longest) if name.isdigit()]
     head = [i for i, name in enumerate(longest) if name == "head"]
-    return {i: longest[i] for i in [*numbered[::step], *head]}
+    return {i: longest[i] for i in [*(i for i in numbered[::step] if not head or head[0] - i >= step), *head]}
 
 
 def _sentence(rows: Sequence[LayerSummary]) -> str:
