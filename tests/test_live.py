@@ -12,7 +12,7 @@ from test_widgets import _button, _config, _long, _losses, _only, _picture, _rec
 
 from cbn_lab import figures, start, widgets
 from cbn_lab.train import DivergedError, fit
-from cbn_lab.widgets import cells, player
+from cbn_lab.widgets import cells, pace, player
 from cbn_lab.widgets import live as live_module
 
 ARMS = {"vanilla": [_record(seed=s) for s in (0, 1)], "ours": [_record(placement="complete", seed=s) for s in (0, 1)]}
@@ -131,7 +131,7 @@ def test_a_figure_that_cannot_be_drawn_is_an_error_in_the_widget(monkeypatch):
 
 
 def test_frames_wait_until_twice_their_cost_was_trained(monkeypatch):
-    monkeypatch.setattr(live_module, "FRAME_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "FRAME_SECONDS", 0.0)
 
     def frames(cost):
         live = widgets.LiveTraining([_config(epochs=4)])

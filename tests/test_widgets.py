@@ -85,7 +85,7 @@ def test_without_a_loop_it_trains_to_the_end_with_the_numbers_of_fit():
 
 
 def test_the_loop_gets_a_turn_after_each_step(monkeypatch):
-    monkeypatch.setattr("cbn_lab.widgets.live.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("cbn_lab.widgets.pace.TURN_SECONDS", 0.0)
 
     async def scene():
         live = widgets.watch([_config(log_every=4)])  # 2 steps an epoch, so 2 a record

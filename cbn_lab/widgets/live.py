@@ -9,7 +9,7 @@ import asyncio
 import html
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import ipywidgets
@@ -18,14 +18,13 @@ from cbn_lab import figures, runs
 from cbn_lab.figures.curves import marks
 from cbn_lab.figures.selection import differences, word
 from cbn_lab.runs import Run
-from cbn_lab.train import DivergedError, Progress, TrainConfig, Trainer
+from cbn_lab.train import DivergedError, TrainConfig, Trainer
 from cbn_lab.widgets.cells import Background
 from cbn_lab.widgets.display import Shown, one_line
-from cbn_lab.widgets.player import FRAME_SECONDS, Curves, Transport
+from cbn_lab.widgets.pace import PAUSE_SECONDS, paced
+from cbn_lab.widgets.player import Curves, Transport
 
 TASK = "cbn-lab live training"
-TURN_SECONDS = 0.02  # of training between two turns of the loop; one step where that takes longer
-PAUSE_SECONDS = 0.003  # for the loop; a click takes several of its turns to get through, more than sleep(0)
 STATUS_SECONDS = 0.1
 
 
@@ -214,7 +213,7 @@ class LiveTraining(Shown):
         self._set_buttons(running=True)
         said = 0.0
         try:
-            async for progress in self._turns(trainer):
+            async for progress in paced(trainer, self._draw, lambda: self._curves.cost):
                 if time.perf_counter() > said + STATUS_SECONDS:
                     said = time.perf_counter()
                     self._report(f"{arm}, seed {config.seed}: epoch {progress.epoch:.1f} of {config.epochs}",
@@ -231,24 +230,6 @@ class LiveTraining(Shown):
 
     def _settle(self, live: Run, **result) -> None:
         self._live = [(arm, replace(run, **result) if run is live else run) for arm, run in self._live]
-
-    async def _turns(self, trainer: Trainer):
-        """The records of a training, with frames and with turns for everything else in between.
-
-        At least twice as long as the last frame took is trained before the next: at most a third is drawing, however
-        many widgets train.
-        """
-        last_frame, last_turn, trained = time.perf_counter(), time.perf_counter(), 0.0
-        for progress, seconds in _timed(trainer.turns()):
-            trained += seconds
-            if progress is not None:
-                yield progress
-                if time.perf_counter() > last_frame + FRAME_SECONDS and trained > 2 * self._curves.cost:
-                    self._draw()
-                    last_frame, trained = time.perf_counter(), 0.0
-            if time.perf_counter() > last_turn + TURN_SECONDS:
-                await asyncio.sleep(PAUSE_SECONDS)
-                last_turn = time.perf_counter()
 
     def _arm(self, config: TrainConfig, settings: dict) -> str:
         """The label, made longer where recorded runs, or live ones of other settings, have it already."""
@@ -278,17 +259,6 @@ class LiveTraining(Shown):
         self._start.disabled, self._stop.disabled, self._clear.disabled = running, not running, not self._live
         again = any(config in self._begun for config in self._configs)
         self._start.description = "Next seed" if again else "Start"
-
-
-def _timed(turns: Iterator[Progress | None]) -> Iterator[tuple[Progress | None, float]]:
-    """Each turn with how long it took, in seconds."""
-    while True:
-        began = time.perf_counter()
-        try:
-            progress = next(turns)
-        except StopIteration:
-            return
-        yield progress, time.perf_counter() - began
 
 
 def _readable(key: str, value) -> str:

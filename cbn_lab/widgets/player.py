@@ -11,10 +11,10 @@ from cbn_lab import figures
 from cbn_lab.runs import Run
 from cbn_lab.widgets.cells import Background
 from cbn_lab.widgets.display import Shown, debounced, one_line
+from cbn_lab.widgets.pace import FRAME_SECONDS
 
 TASK = "cbn-lab player"
 DPI = 80  # smaller than in print: drawing a frame takes half as long
-FRAME_SECONDS = 0.25  # at most 4 pictures a second; where drawing is slow, at most a third of the time is spent on it
 DOUBLE_CLICK_SECONDS = 0.4
 SPEEDS = [(f"in {seconds} s", float(seconds)) for seconds in (5, 10, 20, 40)]
 
