@@ -8,6 +8,7 @@ from cbn_lab import blocks
 from cbn_lab.config import TrainConfig
 
 LINE = 120
+MODELS = ("mlp", "convnet")
 _ACTIVATIONS = {"sigmoid": "nn.Sigmoid", "tanh": "nn.Tanh", "relu": "nn.ReLU", "selu": "nn.SELU", "swish": "nn.SiLU",
                 "gelu": "nn.GELU", "softplus": "nn.Softplus", "lecun_tanh": "LeCunTanh", "softsign": "nn.Softsign",
                 "identity": "nn.Identity"}
@@ -81,13 +82,10 @@ def _layers(config: TrainConfig, channels: int, size: int) -> list[_Layer]:
     if config.model == "mlp":
         width, depth = given.get("width", 128), given.get("depth", 3)
         sizes = [(n, width, 1) for n in [channels * size**2, *[width] * (depth - 1)]]
-    elif config.model == "convnet":
+    else:
         widths = given.get("widths", (16, 16, 32, 32, 64, 64))
         strides = given.get("strides") or [1 + i % 2 for i in range(len(widths))]
         sizes = list(zip([channels, *widths[:-1]], widths, strides, strict=True))
-    else:
-        raise ValueError(f"there is a script for the models mlp and convnet, not for {config.model!r}; choose one of "
-                         "these, or use `cbn-lab train` for this one")
     chosen = {}
     for what, names in (("activation", _ACTIVATIONS), ("placement", _PLACEMENTS)):
         value = getattr(config, what)

@@ -41,6 +41,9 @@ def script(config: TrainConfig, *, root=None) -> str:
     if config.data not in _SETS:
         raise ValueError(f"the script can load {', '.join(_SETS)}, not {config.data!r}; export with one of these and "
                          "replace the lines that load the data")
+    if config.model not in network.MODELS:
+        raise ValueError(f"there is a script for the models {' and '.join(network.MODELS)}, not for {config.model!r}; "
+                         "choose one of these, or train this one with `cbn-lab train`")
     _, channels, size, classes, available = _SETS[config.data]
     with torch.random.fork_rng(devices=[]):  # refuses what is no network, in its own words
         models.build(config.model, num_classes=classes, in_channels=channels, image_size=size,
