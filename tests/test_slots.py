@@ -136,11 +136,12 @@ def test_the_sentence_says_the_order_in_every_layer():
 def test_a_label_names_what_differs_from_the_default():
     assert slots.label(share.DEFAULT) == "sigmoid, complete"
     other = replace(MLP, placement=("none", "before", "before"), lr=0.3, seed=4, log_every=1, batch_size=2)
-    assert slots.label(other) == "sigmoid, 1×none+2×before, mlp, depth 3, width 8, batch size 2, lr 0.3"
+    assert slots.label(other) == "sigmoid, 1×none+2×before, mlp, width 8, batch size 2, lr 0.3"
     switched = replace(share.DEFAULT, norm_options={"pre_shift": False, "gamma": None, "shift_lr_multiplier": 1.0})
     assert slots.label(switched) == "sigmoid, complete, pre shift off, gamma None, shift lr multiplier 1"
-    assert slots.label(replace(MLP, model="convnet", model_options=slots.stages(2, 4), data="cifar10")) == \
-        "sigmoid, complete, cifar10, widths 4-8, strides 2-2"
+    convnet = replace(share.DEFAULT, model_options=slots.stages(2, 4), data="cifar10")
+    assert slots.label(convnet) == "sigmoid, complete, cifar10, depth 2, width 4"
+    assert slots.label(replace(convnet, model_options={"widths": [4, 4]})) == "sigmoid, complete, cifar10, widths 4-4"
 
 
 @pytest.mark.parametrize("depth, width, widths, strides", [

@@ -226,11 +226,21 @@ def label(config: TrainConfig) -> str:
             continue
         if field.name in ("model", "data"):
             parts.append(value)
+        elif field.name == "model_options":
+            parts += [_named(name, one) for name, one in _sizes(config).items()]
         elif isinstance(value, dict):
             parts += [_named(name, one) for name, one in value.items()]
         else:
             parts.append(_named(field.name, value))
     return ", ".join(parts)
+
+
+def _sizes(config: TrainConfig) -> dict:
+    """Depth and width where these are what the options say, else the options; without those that are the network's."""
+    now, own = size(config.model, config.model_options), size(config.model, {})
+    if now is None or sized(config.model, *now) != config.model_options:
+        return config.model_options
+    return {name: one for name, one, usual in zip(("depth", "width"), now, own, strict=True) if one != usual}
 
 
 def _run_length(names) -> str:
