@@ -404,6 +404,19 @@ def test_a_curve_is_drawn_while_it_is_trained_and_judged_at_the_end(monkeypatch)
     asyncio.run(scene())
 
 
+def test_recorded_runs_of_a_live_training_answer_at_once_and_it_waits_to_be_started():
+    async def scene():
+        live = _live(("complete",), epochs=5000)
+        live.show([TrainConfig(data="digits", placement="complete", device="cpu")], _arms(complete=0.9, before=0.8))
+        predict = _guess(widgets.predict_ranking("7.11", "Which?", ["before", "complete"], live),
+                         order=("complete", "before"))
+        _button(predict, "Run").click()
+        assert predict.prediction.right is True and not live.running and not live.runs
+        assert live.view in _widgets(predict.view)
+
+    asyncio.run(scene())
+
+
 def test_a_stopped_training_is_not_judged_and_can_be_run_again(monkeypatch):
     monkeypatch.setattr(flow, "FOLLOW_SECONDS", 0.02)
 
@@ -416,6 +429,7 @@ def test_a_stopped_training_is_not_judged_and_can_be_run_again(monkeypatch):
         live.stop()
         await _until(lambda: "Not judged yet" in _words(predict))
         assert predict.prediction.right is None and predict.prediction.revealed and predict.error is None
+        assert "The result is drawn" not in _words(predict)
         assert _button(predict, "Change").disabled and not _button(predict, "Run").disabled
 
     asyncio.run(scene())

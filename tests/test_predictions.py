@@ -56,6 +56,10 @@ def test_a_pair_that_the_seeds_do_not_decide_is_not_counted():
     assert outcomes.rank("ba", {"a": {0: 3.0, 1: 5.0}, "b": {0: 2.0, 1: 6.0}}).right is None
 
 
+def test_arms_of_the_same_seeds_are_compared_seed_by_seed():
+    assert outcomes.rank("ab", {"a": {0: 3.0, 1: 5.0}, "b": {0: 2.0, 1: 4.0}}).hits == (("a", "b"),)
+
+
 def test_arms_without_a_common_seed_are_compared_in_every_combination():
     assert outcomes.rank("ab", {"a": {0: 3.0}, "b": {1: 2.0, 2: 2.5}}).hits == (("a", "b"),)
     assert outcomes.rank("ab", {"a": {0: 3.0}, "b": {1: 2.0, 2: 3.5}}).undecided == (("a", "b"),)
@@ -132,6 +136,8 @@ def test_calibration_counts_what_is_decided():
     assert found.levels == (predictions.Level(0.5, 1, 1), predictions.Level(0.9, 2, 1))
     assert "3 predictions, 2 right (67 %); you said 77 % on average; mean Brier score 0.36" in found.sentence()
     assert predictions.calibration(made[3:]) is None
+    certain = predictions.calibration([_made("1", 1.0, True), _made("2", 0.9, False)])
+    assert certain.levels == (predictions.Level(0.95, 2, 1),)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30))

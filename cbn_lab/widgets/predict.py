@@ -4,7 +4,8 @@
 
 `reveal` holds the result: label -> runs (or label -> numbers, one a seed), a `LiveTraining`, or a function without
 arguments that returns one of these, called when Run is pressed. Until then nothing of it is computed, drawn or written,
-so a notebook that is merely run, and its static form, do not tell.
+so a notebook that is merely run, and its static form, do not tell. A `LiveTraining` is started by Run; one whose
+recorded runs answer the question is shown with them at once, for the reader to start.
 
 `cbn_lab.predictions.forget("7.1")` takes a guess out of the student's file: for the next room, say. In a room let hands
 decide: the majority's guess, and its share of the hands as the confidence.
@@ -12,14 +13,9 @@ decide: the majority's guess, and its share of the hands as the confidence.
 
 from collections.abc import Mapping, Sequence
 
-import ipywidgets
-
-from cbn_lab import figures, predictions, progress
 from cbn_lab.runs import Run
-from cbn_lab.widgets.display import Shown, one_line
 from cbn_lab.widgets.guesses import CurveSheet, NumberSheet, RankingSheet
 from cbn_lab.widgets.predictor import Predict, Reveal
-from cbn_lab.widgets.verdicts import in_words
 
 
 def predict_ranking(id: str, question: str, items: Sequence[str], reveal: Reveal, *, metric: str = "test_accuracy",
@@ -53,31 +49,3 @@ def predict_curve(id: str, question: str, reveal: Reveal, *, epochs: Sequence[fl
     known   label -> runs that are drawn from the beginning, for comparison
     """
     return Predict(id, question, CurveSheet(epochs, low, high, tolerance, metric, known), reveal)
-
-
-class MyCalibration(Shown):
-    """The calibration of all guesses in the student's file. The stored notebook shows an empty one."""
-
-    def __init__(self):
-        again = ipywidgets.Button(description="Look again")
-        again.on_click(lambda _: self.redraw())
-        self._image, self._words = ipywidgets.Image(format="png"), ipywidgets.HTML()
-        self._image.layout.max_width = "100%"
-        self.error: Exception | None = None
-        self.view = ipywidgets.VBox([again, self._image, self._words])
-        self.redraw()
-
-    def figure(self) -> figures.Figure:
-        return figures.calibration(None)
-
-    def redraw(self) -> None:
-        try:
-            figure = figures.calibration(predictions.calibration(predictions.load().values()))
-            self._image.value, self._words.value, self.error = figure.png(80), in_words(figure), None
-        except progress.ProgressError as error:
-            self.error, self._words.value = error, one_line(error)
-
-
-def my_calibration() -> MyCalibration:
-    """How often the student's guesses of each confidence were right, from their own file."""
-    return MyCalibration()

@@ -13,13 +13,13 @@ import ipywidgets
 from cbn_lab import figures, outcomes, predictions, progress
 from cbn_lab.predictions import Prediction
 from cbn_lab.runs import Run
+from cbn_lab.widgets.calibration import DPI, CalibrationPanel
 from cbn_lab.widgets.display import Shown, debounced, one_line
 from cbn_lab.widgets.guesses import CurveSheet, NumberSheet, RankingSheet
 from cbn_lab.widgets.live import LiveTraining
 from cbn_lab.widgets.verdicts import asked, card, explained, in_words, judged, lines, status
 
 LEVELS = [(f"{p} %", p / 100) for p in (10, 30, 50, 70, 90)]
-DPI = 100
 FOLLOW_SECONDS = 1.0  # between two pictures of a curve that is being trained
 Arms = Mapping[str, Sequence[Run | float]]
 Reveal = Arms | LiveTraining | Callable[[], Arms | LiveTraining]
@@ -55,9 +55,8 @@ class Predict(Shown):
         buttons = ipywidgets.HBox([self._lock, self._change, self._run])
         buttons.layout.flex_flow = "row wrap"
         self._status, self._score, self._caption = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
-        self._image, self._calibration = ipywidgets.Image(format="png"), ipywidgets.Image(format="png")
-        for image in (self._image, self._calibration):
-            image.layout.max_width, image.layout.align_self = "100%", "flex-start"
+        self._image = ipywidgets.Image(format="png")
+        self._image.layout.max_width, self._image.layout.align_self = "100%", "flex-start"
         self._below = ipywidgets.VBox()  # the live training, the calibration: what Run brings
         self.view = ipywidgets.VBox([question, self.sheet.view, event, self._sure, buttons, self._status, self._score,
                                      self._image, self._caption, self._below, ipywidgets.HTML(explained())])
@@ -157,15 +156,25 @@ class Predict(Shown):
         return self._task is not None and not self._task.done()
 
     def _train(self, live: LiveTraining) -> None:
-        """Start it, show it, and draw over the guess what has been trained so far."""
+        """Start it, unless what it holds is a result already, and draw over the guess what has been trained so far."""
         self._live = live
         self._below.children = [live.view]
+        if self._has_result(live):
+            self._finish(live.arms)
+            return
         live.start()
         if live.running:
             self._task = asyncio.get_running_loop().create_task(self._follow(live))
             self._refresh_controls()
         else:
             self._finish(live.arms)
+
+    def _has_result(self, live: LiveTraining) -> bool:
+        try:
+            self.sheet.verdict(self.prediction.guess, live.arms)
+        except ValueError:  # arms that are still missing or unfinished
+            return False
+        return not live.running
 
     async def _follow(self, live: LiveTraining) -> None:
         while live.running:
@@ -188,8 +197,8 @@ class Predict(Shown):
             self._arms, self._shown = arms, True
             if first:
                 self._keep()
-            self._score.value = judged(verdict, self.prediction, first)
             self._refresh()
+            self._score.value = judged(verdict, self.prediction, first)
             self._show_calibration()
         except outcomes.UnfinishedError as error:  # stopped by the reader: nothing went wrong
             self._refresh_controls()
@@ -208,14 +217,9 @@ class Predict(Shown):
             made = predictions.load().values()
         except progress.ProgressError:
             made = [self.prediction]
-        found = predictions.calibration(made)
-        if found is None:
-            return
-        figure = figures.calibration(found)
-        self._calibration.value = figure.png(DPI)
-        words = ipywidgets.HTML(lines(found.sentence()) + in_words(figure))
-        live = [] if self._live is None else [self._live.view]
-        self._below.children = [words, self._calibration, *live]
+        panel = CalibrationPanel()
+        panel.show(predictions.calibration(made))
+        self._below.children = [panel.view] if self._live is None else [panel.view, self._live.view]
 
     # What is seen ------------------------------------------------------------------------------------------------
 
@@ -236,7 +240,7 @@ class Predict(Shown):
         missing = [] if self.sheet.guess is not None else [self.sheet.missing]
         missing += [] if self._sure.value is not None else ["how sure you are"]
         locked = self.prediction if self._locked else None
-        said = status(locked, missing, self._sure.value, training=self._busy, shown=self._arms is not None)
+        said = status(locked, missing, self._sure.value, training=self._busy, shown=self._shown)
         self._status.value = lines(*filter(None, (said, self._note)), role="status")
 
     def _draw(self) -> None:

@@ -115,11 +115,15 @@ def test_a_ranking_under_ipywidgets_7(classic):
     book = classic(cells=[SETUP, RANKING])
     book.run_all()
     cell = book.cell("predict_ranking(")
+    picture = cell.locator("img.widget-image").first
     for item in ("complete", "before", "none"):
         cell.get_by_role("button", name=item).click()
+    expect(cell.locator("details").first).to_contain_text("So far: complete, before, none.")
+    guessed = pixels(picture)
     for name in ("90 %", "Lock in my guess", "Run"):
         expect(_button(cell, name)).to_be_enabled()
         _button(cell, name).click()
     expect(cell).to_contain_text("3 of 3 pairs are in the right order")
     expect(cell).to_contain_text("Brier score (0.9 − 1)² = 0.01")
+    changed(picture, guessed)
     book.shoot(cell, "predict_classic")
