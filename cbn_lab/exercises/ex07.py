@@ -58,6 +58,10 @@ _GAPS = {
     "median": ("this is the median; take the mean", _paired(lambda d: (np.median(d), _error(d)))),
     "fraction": ("the numbers are in % already; nothing is to be divided by 100",
                  _paired(lambda d: (d.mean() / 100, _error(d) / 100))),
+    "exchanged": ("the two numbers are exchanged; the mean comes first", _paired(lambda d: (_error(d), d.mean()))),
+    "all of ours counted": ("n counts all seeds of ours; it is the number of differences",
+                            lambda ours, theirs: _paired(lambda d: (d.mean(), np.std(d, ddof=1) / len(ours) ** 0.5))(
+                                ours, theirs)),
 }
 
 
@@ -85,9 +89,9 @@ GAP = Spec(
            "The standard error of a mean of $n$ independent numbers is $\\hat\\sigma/\\sqrt n$, where $\\hat\\sigma^2$ "
            "divides by $n - 1$.", "`numpy.std(..., ddof=1)` divides by $n - 1$."),
     mutants={name: Mutant(wrong, says=said) for name, (said, wrong) in _GAPS.items()},
-    why="What the seed gives to both arms cancels in the difference, so the differences usually spread less than the "
-        "accuracies. With three seeds the standard error itself is only known to about 50 %: read it as a size, not "
-        "as a verdict.")
+    why="What the seed does to both arms alike cancels in the difference. How much that is, only the runs tell: it can "
+        "be little. With three seeds the standard error itself is only known to about 50 %: read it as a size, not as "
+        "a verdict.")
 
 
 def growth_per_layer(squared):
@@ -121,6 +125,10 @@ _GROWTHS = {
                       lambda s: (s[0] / s[-1]) ** (2 / (len(s) - 1))),
     "logarithm": ("this is the logarithm of the factor", lambda s: float(np.log(s[0] / s[-1])) / (len(s) - 1)),
     "difference": ("this is a mean difference; asked is a factor", lambda s: (s[0] - s[-1]) / (len(s) - 1)),
+    "layer by layer": ("these are the factors of the single layers; asked is one number, their geometric mean",
+                       lambda s: np.array(s[:-1]) / np.array(s[1:])),
+    "largest factor": ("this is the largest of the layers' factors; their product has to come out right, so take the "
+                       "geometric mean", lambda s: float(np.max(np.array(s[:-1]) / np.array(s[1:])))),
 }
 
 
@@ -171,7 +179,9 @@ def _standardized(axis):
     return wrong
 
 
+_RTOL = 1e-5  # who computes in torch's float32 is right
 _TWOS = {
+    "eps not used": ("eps is fixed at 1e-5; use the one that is given", lambda z, eps=1e-5: _batch_of_two(z)),
     "unbiased variance": ("the variance divides by n - 1 = 1; BN normalizes with 1/n, here 1/2",
                           _pair(lambda d, e: d / np.sqrt(2 * d**2 + e))),
     "signs alone": ("eps is missing: a difference that is small against it does not reach 1",
@@ -200,9 +210,10 @@ def _check_two(student):
     for rows, eps in cases:
         z = np.array(rows)
         mistakes = {said: wrong(z, eps) for said, wrong in _TWOS.values()}
-        close(call(student, z, eps), _batch_of_two(z, eps), f"z = {rows}, eps = {eps:g}", mistakes=mistakes)
+        close(call(student, z, eps), _batch_of_two(z, eps), f"z = {rows}, eps = {eps:g}", mistakes=mistakes, rtol=_RTOL)
     z = np.array(cases[0][0])
-    close(call(student, z), _batch_of_two(z), "eps not given", what="with the default eps = 1e-5 the result")
+    close(call(student, z), _batch_of_two(z), "eps not given", what="with the default eps = 1e-5 the result",
+          rtol=_RTOL)
 
 
 TWO = Spec(
@@ -216,8 +227,9 @@ TWO = Spec(
     mutants={name: Mutant(wrong, says=said) for name, (said, wrong) in _TWOS.items()},
     why="$\\hat z = \\pm d/\\sqrt{d^2+\\varepsilon}$, which is $\\pm1$ unless $d$ is as small as $\\sqrt\\varepsilon$. "
         "How far the two samples are apart is lost; only which one is larger is left. In eval mode the running "
-        "statistics are used, and that information is there again: the net is tested on a function that it was not "
-        "trained as. (A convolution averages over pixels too, so it has more than two values per channel.)")
+        "statistics are used, and that information is there again. So the net is tested as another function than "
+        "the one that it was trained as. (A convolution averages over pixels too, so it has more than two values per "
+        "channel, unless its map is 1 x 1.)")
 
 
 EXERCISES = (GAP, GROWTH, TWO, ex07_placement.PLACEMENT)

@@ -77,6 +77,10 @@ def _one_axis(weight, activation, options):
     return blocks.Parts(weight, activations.module(activation), norm_in=entrance, norm=behind)
 
 
+def _plain(weight, activation, options):
+    return _around_weight(weight, activation, {**options, "affine": False})
+
+
 def _in_eval(weight, activation, options):
     parts = _around_weight(weight, activation, options)
     parts.norm_in.eval(), parts.norm.eval()
@@ -107,6 +111,7 @@ _MISTAKES = {
 }
 _FURTHER = {
     "weight drawn anew": ("the weights were changed; the layer is to be used as it is", _reset),
+    "no gamma": ("the norms have no gamma and beta, or too many; leave that to the options", _plain),
     "in eval mode": ("a norm is in eval mode; leave the mode to whoever trains the net", _in_eval),
 }
 
@@ -139,9 +144,12 @@ def _check_one(student, weight, x, activation, options):
             _say("weight drawn anew"))
     _check_slots(parts, weight, options)
     _check_activation(parts.activation, activation)
+    expected = _around_weight(weight, activation, options)
+    for slot in ("norm_in", "norm"):
+        shapes = [sorted(p.shape for p in getattr(one, slot).parameters()) for one in (parts, expected)]
+        require(shapes[0] == shapes[1], _say("no gamma"))
     layers = nn.Sequential(*parts.linear().values(), *parts.nonlinear().values())
     require(all(layer.training for layer in (parts.norm_in, parts.norm)), _say("in eval mode"))
-    expected = _around_weight(weight, activation, options)
     twin = nn.Sequential(*expected.linear().values(), *expected.nonlinear().values())
     where = f"{weight}, activation {activation}, options {options}"
     for mode in (True, False):
