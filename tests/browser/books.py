@@ -132,6 +132,10 @@ class Lab(Book):
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
         self.wait_until_ready()
 
+    def hide_files(self) -> None:
+        """Close the list of files: in a narrow window it takes half of the room."""
+        self.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+
     def use_dark_theme(self) -> None:
         self.command("apputils:change-theme", theme="JupyterLab Dark")
         self.page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
@@ -149,6 +153,7 @@ class Classic(Book):
 
     CELL, INPUT, ERROR = ".cell.code_cell", ".input_area", ".output_error"
     HANDLE = ".ui-slider-handle"
+    QUIET_ABOUT = (r"'about:blank'", r"\[about:blank\]", r"/MathJax/fonts/")  # fonts that its MathJax tries
     READY = """() => Boolean(window.Jupyter?.notebook?.kernel?.is_connected() && Jupyter.WidgetManager
         && !Jupyter.notebook.kernel_busy)"""
     # ipywidgets asks a new kernel for widgets in two rounds, and takes away what is shown before it has the answers.

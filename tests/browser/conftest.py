@@ -54,7 +54,8 @@ def page(browser):
     page = context.new_page()
     page.set_default_timeout(60_000)
     page.errors, page.addresses = [], []
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: page.errors.append(f"{message.text} [{message.location.get('url', '')}]")
+            if message.type == "error" else None)
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("request", lambda asked: page.addresses.append(asked.url))
     page.on("websocket", lambda socket: page.addresses.append(socket.url))
