@@ -108,7 +108,13 @@ def too_small(figure) -> dict:
 
 
 def _texts(figure) -> list[Text]:
-    return [text for text in figure.fig.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    """What is written in a figure that has been drawn: not the labels of ticks outside of a panel."""
+    sides = [side for panel in figure.fig.axes for side in (panel.xaxis, panel.yaxis)]
+    beyond = {label for side in sides for tick in side.get_major_ticks()
+              if not min(side.get_view_interval()) <= tick.get_loc() <= max(side.get_view_interval())
+              for label in (tick.label1, tick.label2)}
+    return [text for text in figure.fig.findobj(Text)
+            if text.get_text().strip() and text.get_visible() and text not in beyond]
 
 
 def _contrast(one, other, matrix) -> float:
@@ -144,11 +150,7 @@ def cut_off_or_transparent(figure) -> bool:
 def written_over_each_other(figure) -> list:
     """Pairs of texts whose boxes overlap by more than a pixel."""
     figure.fig.draw_without_rendering()
-    sides = [side for panel in figure.fig.axes for side in (panel.xaxis, panel.yaxis)]
-    beyond = {label for side in sides for tick in side.get_major_ticks()
-              if not min(side.get_view_interval()) <= tick.get_loc() <= max(side.get_view_interval())
-              for label in (tick.label1, tick.label2)}  # of ticks outside the panel, which are not drawn
-    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in _texts(figure) if text not in beyond]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in _texts(figure)]
     return [(one, other) for (one, a), (other, b) in itertools.combinations(boxes, 2) if a.overlaps(b)]
 
 
