@@ -1,0 +1,278 @@
+"""Exported scripts: run where cbn_lab cannot be imported, they give the losses and the accuracy of `fit`, bit for bit.
+
+What is not bit for bit is stated at its test. Scripts run in a process of their own, several one after the other, since
+importing torch takes longer than these trainings.
+"""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cbn_lab import activations, blocks, data, export, share
+from cbn_lab._export_network import wrapped
+from cbn_lab.train import fit
+
+PLACEMENTS = ("none", "before", "after", "before_weight", "both", "complete")
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "selu", "swish", "gelu", "softplus", "lecun_tanh", "softsign", "identity")
+NET = {"widths": [4, 6, 6], "strides": [1, 2, 1]}
+SMALL = replace(share.DEFAULT, epochs=2, train_images=150, batch_size=40, model_options=NET)
+MLP = replace(SMALL, model="mlp", model_options={"width": 12, "depth": 3})
+
+# Runs each script. What it prints is cut to a few digits, so the losses are taken where the script averages them.
+DRIVER = """
+import contextlib, io, json, runpy, sys
+import numpy as np
+class Blocked:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] == "cbn_lab":
+            raise ImportError("cbn_lab is blocked")
+sys.meta_path.insert(0, Blocked())
+mean, results = np.mean, []
+for path in sys.argv[1:]:
+    losses, printed = [], io.StringIO()
+    np.mean = lambda values: (losses.append(list(values)), mean(values))[1]
+    with contextlib.redirect_stdout(printed):
+        runpy.run_path(path)
+    results.append([losses, printed.getvalue()])
+assert "cbn_lab" not in sys.modules
+print(json.dumps(results))
+"""
+
+
+def _run(texts, folder, modules=None):
+    """(losses by epoch, what was printed) of each script."""
+    paths = []
+    for i, text in enumerate(texts):
+        paths.append(folder / f"script_{i}.py")
+        paths[-1].write_text(text)
+    driver = DRIVER if modules is None else f"import sys\nsys.path.insert(0, {str(modules)!r})\n{DRIVER}"
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run([sys.executable, "-I", "-W", "error", "-c", driver, *map(str, paths)], cwd=folder,
+                          env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _accuracies(printed):
+    return {line.split()[0]: float(line.split()[-1]) for line in printed.splitlines() if "accuracy" in line}
+
+
+def _require_equal(configs, folder, tolerance=0.0, **options):
+    results = _run([export.script(config, **options) for config in configs], folder)
+    for config, (losses, printed) in zip(configs, results, strict=True):
+        run = fit(replace(config, log_every=1), **options)
+        expected = np.reshape([entry["loss"] for entry in run.curve], (config.epochs, -1))
+        assert np.abs(np.array(losses) - expected).max() <= tolerance, share.encode(config)
+        words = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith("epoch")]
+        np.testing.assert_allclose(words, expected.mean(1), atol=6e-7)
+        wanted = {split: round(run.final[f"{split}_accuracy"], 4) for split in _accuracies(printed)}
+        assert _accuracies(printed) == wanted and "test" in wanted
+
+
+def test_placements(tmp_path):
+    """before_weight alone is off in the last bit: its first norm is on images of one channel, in which PyTorch cannot
+    tell the two memory layouts apart, and takes another kernel."""
+    _require_equal([replace(net, placement=p) for net in (SMALL, MLP) for p in PLACEMENTS if p != "before_weight"],
+                   tmp_path)
+    _require_equal([replace(MLP, placement="before_weight")], tmp_path)
+    _require_equal([replace(SMALL, placement="before_weight")], tmp_path, tolerance=2e-6)
+
+
+def test_activations(tmp_path):
+    assert set(ACTIVATIONS) <= set(activations.names())
+    _require_equal([replace(MLP, activation=name, lr=0.03) for name in ACTIVATIONS], tmp_path)
+
+
+STRUCTURES = [
+    {"pre_shift": False}, {"post_shift": False}, {"gamma": None}, {"gamma": "before"}, {"gamma": "both"},
+    {"gamma": None, "pre_shift": False, "post_shift": False}, {"standardize": "before"},
+    {"standardize": "before", "gamma": "before", "post_shift": False, "shift_lr_multiplier": 1.0},
+    {"standardize": "before", "gamma": None, "post_shift": False}, {"standardize": "both", "gamma": "both"},
+    {"center": False}, {"scale": False}, {"center": False, "standardize": "both", "gamma": None}, {"sync": True},
+    {"scale": False, "post_shift": False, "momentum": 0.3}, {"shift_lr_multiplier": 2.0},
+    {"center": False, "eps": 0.01}, {"eps": 1e-3, "momentum": 0.3}, {"track_running_stats": False}, {"momentum": None},
+]
+
+
+@pytest.mark.parametrize("net", [SMALL, MLP], ids=["convnet", "mlp"])
+def test_structures_of_the_complete_layer(net, tmp_path):
+    _require_equal([replace(net, norm_options=options, activation="tanh") for options in STRUCTURES], tmp_path)
+
+
+def test_settings_of_the_training(tmp_path):
+    changes = [{"decay_norm": False}, {"weight_decay": 0.0}, {"momentum": 0.0}, {"crop_padding": 0},
+               {"crop_padding": 2}, {"flip": True}, {"flip": True, "crop_padding": 0}, {"batch_size": 1000},
+               {"batch_size": 60}, {"seed": 2**40}, {"train_images": None},
+               {"validation_images": 200}, {"train_images": None, "validation_images": 415},
+               {"precision": "bf16"}, {"lr": 1}, {"evaluate_every": 0, "log_every": 3},
+               {"placement": "before", "norm_options": {"eps": 1e-3, "affine": False, "momentum": 0.5}}]
+    _require_equal([replace(SMALL, **change) for change in changes], tmp_path)
+    _require_equal([replace(MLP, precision="bf16"), replace(MLP, decay_norm=False, placement="before")], tmp_path)
+
+
+def test_one_activation_and_placement_per_layer(tmp_path):
+    deep = {"width": 8, "depth": 12}
+    _require_equal([
+        replace(SMALL, activation=("sigmoid", "tanh", "tanh")),
+        replace(SMALL, placement=("complete", "before", "complete"), activation=("relu", "gelu", "relu")),
+        replace(SMALL, placement=("none", "complete", "before_weight")),
+        replace(MLP, placement=("before", "before", "before_weight")),
+        replace(MLP, model_options=deep, placement=["before", "complete"] * 6, activation=["tanh"] * 6 + ["relu"] * 6),
+        replace(MLP, model_options=deep, placement=("none",) * 4 + ("complete",) * 3 + ("both",) * 5),
+    ], tmp_path, tolerance=2e-6)
+
+
+def _config(net, layers, options, **rest):
+    names, places = zip(*layers, strict=True)
+    return replace(net, activation=names, placement=places, norm_options={} if set(places) == {"none"} else options,
+                   **rest)
+
+
+CONFIGS = st.builds(
+    _config, st.sampled_from([SMALL, MLP]),
+    st.lists(st.tuples(st.sampled_from(ACTIVATIONS), st.sampled_from(PLACEMENTS)), min_size=3, max_size=3),
+    st.fixed_dictionaries({}, optional={"eps": st.sampled_from([1e-3, 0.1]), "momentum": st.sampled_from([0.01, 0.5])}),
+    seed=st.integers(0, 10**6), lr=st.sampled_from([0.01, 0.1]), decay_norm=st.booleans(), flip=st.booleans(),
+    crop_padding=st.integers(0, 2))
+
+
+@settings(max_examples=2, deadline=None)
+@given(st.lists(CONFIGS, min_size=12, max_size=12))
+def test_any_settings(tmp_path_factory, configs):
+    _require_equal(configs, tmp_path_factory.mktemp("scripts"), tolerance=2e-6)
+
+
+TRAINING = 400  # images
+
+
+def _arrays(classes, seed=0):
+    """A small data set in the layout of CIFAR."""
+    generator = np.random.default_rng(seed)
+    return {name: generator.integers(0, high, (n, *shape), dtype=kind)
+            for split, n in (("train", TRAINING), ("test", 300))
+            for name, high, shape, kind in ((f"x_{split}", 256, (32, 32, 3), np.uint8),
+                                            (f"y_{split}", classes, (), np.int64))}
+
+
+TORCHVISION = """
+import numpy as np
+class CIFAR10:
+    def __init__(self, root, train, download):
+        split = "train" if train else "test"
+        with np.load("data/cifar10.npz") as arrays:
+            self.data, self.targets = arrays[f"x_{split}"], arrays[f"y_{split}"].tolist()
+"""
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """A folder with data/cifar10.npz of noise, and a torchvision that reads it."""
+    folder = tmp_path_factory.mktemp("cifar")
+    (folder / "data").mkdir()
+    np.savez(folder / "data" / "cifar10.npz", **_arrays(10), class_names=np.array(list("abcdefghij")))
+    (folder / "stub" / "torchvision").mkdir(parents=True)
+    (folder / "stub" / "torchvision" / "__init__.py").touch()
+    (folder / "stub" / "torchvision" / "datasets.py").write_text(TORCHVISION)
+    return folder
+
+
+def test_cifar(cifar, monkeypatch):
+    """From the file that `data.load` reads, and from torchvision where there is no such file. The images are noise, and
+    few: their number and statistics are put in (those of CIFAR are tested below)."""
+    root = cifar / "data"
+    train = data.load("cifar10", "train", root=root)
+    numbers = [", ".join(f"{value:.14f}" for value in values) for values in (train.mean, train.std)]
+    monkeypatch.setitem(export._STATISTICS, "cifar10", tuple(numbers))
+    monkeypatch.setitem(export._SETS, "cifar10", (*export._SETS["cifar10"][:-1], TRAINING))
+    config = replace(SMALL, data="cifar10", train_images=200, validation_images=150)
+    _require_equal([config, replace(config, placement="before", crop_padding=0, flip=False, precision="bf16"),
+                    replace(config, model="mlp", model_options={"width": 8, "depth": 2})], cifar, root=root)
+    expected = _run([export.script(config, root=root)], cifar)
+    monkeypatch.setattr(export, "_from_npz", lambda config, root: False)
+    text = export.script(config)
+    assert "from torchvision.datasets import CIFAR10" in text and "npz" not in text
+    assert _run([text], cifar, modules=cifar / "stub") == expected
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_statistics_of_cifar_are_those_of_the_data(name):
+    if data.available()[name].startswith("missing"):
+        pytest.skip(f"{name} is not here")
+    train = data.load(name, "train")
+    mean, std = (torch.tensor(ast.literal_eval(f"[{text}]"), dtype=torch.float64) for text in export._STATISTICS[name])
+    exact_mean, exact_std = (torch.tensor(values, dtype=torch.float64) for values in (train.mean, train.std))
+    assert torch.equal((1 / (255 * std)).float(), (1 / (255 * exact_std)).float())
+    assert torch.equal((mean / std).float(), (exact_mean / exact_std).float())
+
+
+def _code_lines(text):
+    return [line for line in text.splitlines() if line and not line.startswith(("#", "import", "from"))]
+
+
+def test_scripts_are_short_and_say_what_they_are():
+    for config, longest in ((replace(share.DEFAULT, model="mlp", placement="before"), 25),
+                            (replace(share.DEFAULT, placement="before"), 27), (share.DEFAULT, 30)):
+        text = export.script(config)
+        assert len(_code_lines(text)) <= longest and max(map(len, text.splitlines())) <= 120
+        assert ";" not in text and "cbn_lab" not in text
+        first = text.splitlines()[0]
+        assert share.decode(first.partition("state: ")[2]) == config
+        assert ("reconstruction" in first) == (config.placement == "complete")
+    assert "reconstruction" in export.script(replace(SMALL, placement=("none", "none", "complete"))).splitlines()[0]
+
+
+def test_a_long_state_is_wrapped_and_can_still_be_read():
+    config = replace(MLP, model_options={"width": 8, "depth": 30}, activation=("relu", "tanh") * 15, lr=0.012345)
+    comments = [line for line in export.script(config).splitlines() if line.startswith("# ")]
+    assert len(comments) > 1
+    state = " ".join(line.removeprefix("# ") for line in comments).partition("state: ")[2]
+    assert share.decode(state) == config
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"data": "imagefolder:somewhere"}, "can load digits, cifar10, cifar100, not 'imagefolder:somewhere'"),
+    ({"model": "resnet20", "model_options": {}}, "the models mlp and convnet, not for 'resnet20'"),
+    ({"placement": "before", "norm_options": {"norm": "batch_norm_written_out"}}, "export with norm 'batch_norm'"),
+    ({"placement": "before", "norm_options": {"device": "cpu"}}, "leave the others out"),
+    ({"norm_options": {"center": False, "momentum": None}}, "leave momentum and track_running_stats"),
+    ({"activation": "sine"}, "unknown activation 'sine'"),
+    ({"activation": ("relu", "tanh")}, "activation lists 2 names"),
+    ({"train_images": 1500}, "do not fit into the 1415"),
+    ({"train_images": 1}, "do not fit"),
+])
+def test_what_has_no_script_is_refused_with_what_to_do(change, message):
+    with pytest.raises(ValueError, match=message):
+        export.script(replace(SMALL, **change))
+
+
+def test_own_classes_are_refused(monkeypatch):
+    monkeypatch.setattr(activations, "_REGISTRY", dict(activations._REGISTRY))
+    monkeypatch.setattr(blocks, "_REGISTRY", dict(blocks._REGISTRY))
+    activations.register("mine", torch.nn.Tanh)
+    blocks.register("my_place", lambda weight, f, options: blocks.Parts(weight, activations.module(f)), bias=True)
+    with pytest.raises(ValueError, match="activation 'mine' is your own; export with one of sigmoid"):
+        export.script(replace(SMALL, activation="mine"))
+    with pytest.raises(ValueError, match="placement 'my_place' is your own; export with one of none"):
+        export.script(replace(SMALL, placement="my_place"))
+
+
+@given(st.lists(st.sampled_from(["aa, ", "(", "[", ")", "]", "bcd", " for x, y in zip(u, v)"]), max_size=40))
+def test_wrapping_changes_nothing_but_white_space(pieces):
+    line, depth = "result = f(", 1
+    for piece in pieces:
+        depth += (piece in "([") - (piece in ")]")
+        line += piece if depth else ""
+        if not depth:
+            break
+    lines = wrapped(line, 30)
+    assert "".join("".join(lines).split()) == "".join(line.split())
+    assert all(part.strip() for part in lines)
