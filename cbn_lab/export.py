@@ -87,7 +87,7 @@ def _data(config: TrainConfig, root) -> list[str]:
     pad = config.crop_padding
     cut = f".unfold(2, {{0}}, 1).unfold(3, {{0}}, 1){_on_device(config)}"
     if config.data == "digits":
-        return ["pixels, labels = map(torch.tensor, load_digits(return_X_y=True))  # 0 to 16; the first 1,415 are to "
+        return ["pixels, labels = map(torch.tensor, load_digits(return_X_y=True))  # 0 to 16, the first 1,415 are to "
                 "train on",
                 "std, mean = torch.std_mean(15 * pixels[:1415] / 255, correction=0)",
                 f"images = nn.ZeroPad2d({pad})(pixels.view(-1, 1, 8, 8)).float()" if pad else
