@@ -358,3 +358,28 @@ def test_settings_that_do_not_fit_the_data_or_the_machine_are_refused():
 def test_a_batch_larger_than_the_data_is_the_whole_data():
     trainer = Trainer(replace(QUICK, batch_size=1000))
     assert (trainer.batch_size, trainer.steps) == (200, 2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_turns_are_taken_after_each_step_and_evaluation_batch_and_change_nothing(precision):
+    """Between two turns anything may run: neither autocast nor no_grad is in force there."""
+    settings = replace(QUICK, precision=precision)
+    trainer, whole = Trainer(settings), Trainer(settings)
+    list(whole.run())
+    turns = []
+    for turn in trainer.turns():
+        assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        turns.append(turn)
+    assert without_times(trainer.curve) == without_times(whole.curve)
+    assert turns.count(None) == 12 + 2, "12 steps, and after each of 2 epochs one batch with all the test images"
+    assert [turn.step for turn in turns if turn is not None] == [2, 4, 6, 8, 10, 12]
+    assert trainer.model.training and trainer.seconds < 60
+
+
+def test_an_evaluation_that_is_given_up_between_two_turns_restores_the_mode():
+    trainer = Trainer(replace(QUICK, train_images=32, log_every=1))
+    turns = trainer.turns()
+    assert next(turns) is None and trainer.model.training, "a step"
+    assert next(turns) is None and not trainer.model.training, "in the evaluation"
+    turns.close()
+    assert trainer.model.training
