@@ -122,6 +122,39 @@ def test_each_figure_has_an_alt_text_made_with_it(path):
                 assert image["alt"] == data["text/plain"] and len(image["alt"]) >= LEAST
 
 
+def _declared(element, *properties) -> bool:
+    """Whether the element, or one around it, fixes one of these properties to a colour of its own."""
+    for one in (element, *element.parents):
+        pairs = (line.partition(":") for line in (one.get("style") or "").split(";"))
+        style = {key.strip().lower(): value.strip().lower() for key, _, value in pairs}
+        value = next((style[key] for key in properties if key in style), "inherit")
+        if value not in ("inherit", "currentcolor", "transparent", "none") and "var(" not in value:
+            return True
+    return False
+
+
+def unreadable_on_a_dark_page(html: str) -> list[str]:
+    """Styles of elements with text that fix the letters' colour but not the paper's, or the paper's alone."""
+    return [element["style"] for element in BeautifulSoup(html, "html.parser").find_all(style=True)
+            if element.get_text().strip()
+            and _declared(element, "color") != _declared(element, "background", "background-color")]
+
+
+@NOTEBOOK
+def test_outputs_can_be_read_on_a_dark_page(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            assert unreadable_on_a_dark_page(output.get("data", {}).get("text/html", "")) == []
+
+
+def test_fixed_letters_on_the_pages_paper_are_found():
+    assert unreadable_on_a_dark_page('<p style="color:#b00020">x</p>') == ["color:#b00020"]
+    assert unreadable_on_a_dark_page('<div style="background:#fff"><p style="margin:0">x</p></div>') != []
+    good = ('<div style="background:#fff;color:#111"><p style="margin:0">x</p></div><b style="color:inherit">x</b>'
+            '<i style="background:currentColor"></i>')
+    assert unreadable_on_a_dark_page(good) == []
+
+
 def test_widgets_are_found_by_what_a_cell_calls():
     def cells(*sources):
         return [cell.source for cell in widget_cells(nbformat.v4.new_notebook(
