@@ -84,45 +84,34 @@ class Predict(Shown):
         self._refresh_controls()
         redraw()
 
-    def _take_up(self) -> None:
-        """The guess that the file holds, which may have been made in another cell."""
+    def _take_up(self, *, seen: bool = False) -> bool:
+        """Lock in the guess that the file holds, with `seen` only if its result was shown in a cell. False for none."""
         try:
             kept = predictions.find(self.id, self.sheet.kind, self.sheet.asked)
         except progress.ProgressError as error:
             self._note = f"Your guess cannot be kept: {error}."
-            return
-        if kept is not None:
-            self.prediction, self._locked = kept, True
-            self.sheet.fill(kept.guess)
-            self._sure.value = kept.confidence if kept.confidence in dict(LEVELS).values() else None
+            return False
+        if kept is None or (seen and kept.revealed is None):
+            return False
+        self.prediction, self._locked = kept, True
+        self.sheet.fill(kept.guess)
+        self._sure.value = kept.confidence if kept.confidence in dict(LEVELS).values() else None
+        return True
 
     def _lock_in(self) -> None:
         if self._locked or self.sheet.guess is None or self._sure.value is None:
             return
-        if self._seen_elsewhere():
-            self._take_up()
-            self._refresh()
-            return
-        self.prediction = predictions.lock(self.id, self.sheet.kind, self.sheet.asked, self.sheet.guess,
-                                           self._sure.value)
-        self._locked = True
-        self._keep()
-        self._refresh_controls()
+        if not self._take_up(seen=True):
+            self.prediction = predictions.lock(self.id, self.sheet.kind, self.sheet.asked, self.sheet.guess,
+                                               self._sure.value)
+            self._locked = True
+            self._keep()
+        self._refresh()
 
     def _reopen(self) -> None:
         if self._locked and self.prediction.revealed is None:
-            self._locked = False
-            if self._seen_elsewhere():
-                self._take_up()
+            self._locked = self._take_up(seen=True)
             self._refresh_controls()
-
-    def _seen_elsewhere(self) -> bool:
-        """Whether another cell with this question has shown the result: then its guess stands."""
-        try:
-            kept = predictions.find(self.id, self.sheet.kind, self.sheet.asked)
-        except progress.ProgressError:  # said where the guess is kept
-            return False
-        return kept is not None and kept.revealed is not None
 
     def _keep(self) -> None:
         try:
@@ -137,8 +126,7 @@ class Predict(Shown):
         """What Run does: from here on the guess stays as it is."""
         if self._run.disabled:  # a second click of a double click is on its way
             return
-        if self._seen_elsewhere():
-            self._take_up()
+        self._take_up(seen=True)
         self.prediction = predictions.reveal(self.prediction)
         self._keep()
         self.error = None
