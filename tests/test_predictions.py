@@ -271,6 +271,8 @@ def test_before_the_result_a_figure_has_nothing_of_it():
     assert asked.alt == ("To be put in order, largest test accuracy (%) first: before, after, complete. "
                          "So far: after. The result is not shown yet.")
     assert not any(axis.lines for axis in asked.fig.axes)
+    listed = "to be ordered:\n· before\n· after\n· complete"  # for a reader without the buttons
+    assert listed in _texts(figures.ranking_guess(list(MEASURED))) and listed not in _texts(asked)
     for guess in (None, 12.0):
         figure = figures.number_guess(0, 40, 3, "gap (points)", guess)
         assert "The result is not shown yet." in figure.alt and figure.fig.axes[0].get_xlim() == (0, 40)

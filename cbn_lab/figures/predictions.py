@@ -41,6 +41,9 @@ def ranking_guess(items: Sequence[str], guess: Sequence[str] = (),
     _column(slope, 0, "your guess", [_wrapped(item) for item in guess], len(items))
     result = None if measured is None else outcomes.rank(guess, measured, largest=largest)
     _column(slope, 1, "measured", [_wrapped(item) for item in result.order] if result else [], len(items))
+    if not guess:
+        slope.text(0.5, (len(items) - 1) / 2, "\n".join(["to be ordered:", *(f"· {_wrapped(item)}" for item in items)]), ha="center",
+                   va="center", color="#555555")
     for item in result.order if result else ():
         style = _item_mark(item, items)
         slope.plot([0, 1], [list(guess).index(item), result.order.index(item)], color=style.colour,
@@ -69,7 +72,7 @@ def _values(axis, order, measured, items, xlabel) -> None:
     if not order:
         axis.set_xticks([])
         axis.text(0.5, 0.5, "the result comes after the guess", ha="center", va="center", transform=axis.transAxes,
-                  color="#555555")
+                  color="#555555", bbox={"facecolor": "white", "edgecolor": "none"})
     for i, item in enumerate(order):
         style, numbers = _item_mark(item, items), list(measured[item].values())
         finite = [value for value in numbers if math.isfinite(value)]
