@@ -7,6 +7,7 @@ behind it: test_slots.py.
 import asyncio
 import re
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,18 @@ def test_a_click_on_a_slot_rebuilds_the_network(slot, placement):
     assert playground.board.placement.value == placement
 
 
+def test_a_double_click_is_one_click():
+    playground = _playground()
+    playground.board.slots["norm"].click()
+    playground.board.slots["norm"].click()
+    assert playground.config.placement == "before"
+    playground.board.slots["norm_out"].click()
+    assert playground.config.placement == "both"
+    playground.board._clicked = "norm_out", time.perf_counter() - 0.5
+    playground.board.slots["norm_out"].click()
+    assert playground.config.placement == "before"
+
+
 def test_slots_say_in_words_whether_they_are_filled():
     playground = _playground(replace(SMALL, placement="both"))
     said = {slot: button.description for slot, button in playground.board.slots.items()}
@@ -175,7 +188,9 @@ def test_of_a_residual_net_the_first_blocks_or_the_chosen_one_are_drawn(layer, a
 def test_networks_of_fixed_size_have_no_depth_to_move():
     playground = _playground()
     playground.network.controls["model"].value = "resnet20"
-    assert playground.network.controls["depth"].disabled and playground.network.controls["width"].disabled
+    for name in ("depth", "width"):
+        assert playground.network.controls[name].disabled
+        assert playground.network.controls[name].layout.visibility == "hidden"
     assert len(playground.board.layer.options) == 1 + 19 and playground.error is None
 
 
@@ -195,7 +210,9 @@ def test_an_error_is_one_line_and_the_controls_stay_usable():
     playground.network.controls["model"].value = "vgg16"
     assert isinstance(playground.error, ValueError) and "needs images of at least 32x32" in _words(playground)
     assert "\n" not in playground._words.value
+    assert {part.layout.visibility for part in (playground._diagram, playground._table)} == {"hidden"}
     playground.network.controls["model"].value = "mlp"
+    assert {part.layout.visibility for part in (playground._diagram, playground._table)} == {"visible"}
     _assert_shows(playground, replace(SMALL, model_options={}))
 
 
@@ -340,6 +357,24 @@ def test_start_trains_what_is_shown():
     playground.live.start()
     (run,) = playground.live.runs
     assert run.status == "finished" and run.config["placement"] == "before"
+
+
+def test_the_state_follows_and_restores():
+    playground = _playground()
+    playground.board.layer.value = 0
+    playground.board.slots["norm_out"].click()
+    playground.training.controls["batch size"].value = 2
+    state = playground.code.state
+    assert share.decode(state) == playground.config != SMALL
+    playground.code.give()
+    assert state in " ".join(line.lstrip("# ") for line in playground.code.code.splitlines())
+    other = _playground(share.DEFAULT)
+    other.code._state.value = state
+    other.code.restore()
+    _assert_shows(other, playground.config)
+    other.code._state.value = "cbn1 activation=sine"
+    other.code.restore()
+    assert "unknown activation 'sine'" in str(other.code.error) and other.config == playground.config
 
 
 def test_two_playgrounds_do_not_know_of_each_other():

@@ -21,6 +21,7 @@ from cbn_lab.runs import Run
 from cbn_lab.train import TrainConfig, initial_model
 from cbn_lab.widgets import slots
 from cbn_lab.widgets.board import Board, row
+from cbn_lab.widgets.code import CodePanel
 from cbn_lab.widgets.display import Shown, debounced, one_line
 from cbn_lab.widgets.knobs import Network, Structure, Training
 from cbn_lab.widgets.live import LiveTraining
@@ -81,6 +82,7 @@ class Playground(Shown):
         self._pin = _button("Pin recorded curves", "keep these recorded curves in the picture to compare with others",
                             self.pin)
         self._unpin = _button("Unpin", "take the pinned curves out of the picture", self.unpin)
+        self.code = CodePanel(lambda: self.config, self._restore, root=root)
         self._words, self._why = _text("3.2em"), _text("1.6em")
         self._diagram, self._table, self._found = ipywidgets.Image(format="png"), _text("4em"), _text("1.6em")
         self._diagram.layout.max_width = "100%"
@@ -92,7 +94,8 @@ class Playground(Shown):
             _heading("2 Its blocks: click on a slot to put a norm there, and again to take it out"),
             self.board.view, self._why, self.structure.view, self._words, _room(self._diagram, "10em"),
             _heading(f"3 What enters each layer before training ({IMAGES} training images)"), self._table,
-            _heading("4 Training"), self.training.view, row([self._pin, self._unpin, self._found]), self.live.view])
+            _heading("4 Training"), self.training.view, row([self._pin, self._unpin, self._found]), self.live.view,
+            _heading("5 Take it with you: the script, or the state as one line that restores it"), self.code.view])
         _load_optimizers()
         self.set(config)
 
@@ -106,6 +109,12 @@ class Playground(Shown):
     def set(self, config: TrainConfig) -> None:
         """Show these settings. A training that is under way goes on with its own, the next Start uses these."""
         self._change(lambda: (config, ""))
+
+    def _restore(self, config: TrainConfig) -> None:
+        """`set` for the code panel, which shows what is raised."""
+        self.set(config)
+        if self.error is not None:
+            raise self.error
 
     def _slide(self, **changes) -> None:
         """From sliders and number fields, which send many changes: draw after the last."""
@@ -154,8 +163,11 @@ class Playground(Shown):
         """The table and the diagram, if anything changed that they depend on; then, a little later, the training."""
         try:
             self._draw()
+            seen = "visible"
         except Exception as error:
             self._fail(error)
+            seen = "hidden"  # what was drawn last is of another network; its room stays
+        self._diagram.layout.visibility = self._table.layout.visibility = seen
         self._offer_later()
 
     def _draw(self) -> None:
@@ -179,6 +191,7 @@ class Playground(Shown):
             self.live.show([self.config], self._pinned | current, keep=True)
             self._pin.disabled, self._unpin.disabled = not current.keys() - self._pinned.keys(), not self._pinned
             self._found.value = _offered(found, self.live.running)
+            self.code.refresh()
         except Exception as error:
             self._fail(error)
 
