@@ -11,7 +11,7 @@ changed. Nothing was tuned: the lists below were written, and committed, before 
     depth       an MLP of 30 layers of 64 units, every placement, every activation
     batch       mini-batches of 2 to 64, peak learning rate 0.1 B / 128 (linear scaling, Goyal et al. 2017)
     one_free    mini-batches of 2, with one layer that has no norm: the last, whose maps are 1 x 1, or the first
-    wide_end    mini-batches of 2 and a norm in every layer; the last layer has stride 1, so that its maps are 2 x 2
+    wide_end    mini-batches of 2, ReLU, a norm in every layer; the last has stride 1, so that its maps are 2 x 2
 """
 
 import argparse
@@ -75,7 +75,7 @@ def one_free(seed: int) -> list[TrainConfig]:
 def wide_end(seed: int) -> list[TrainConfig]:
     """Eight values per channel in the last layer, where `batch` has two: as many as with mini-batches of 8."""
     return [replace(config, model_options={"strides": [1, 2, 1, 2, 1, 1]}) for config in batch(seed)
-            if config.batch_size == 2 and config.placement != "none"]
+            if (config.batch_size, config.activation) == (2, "relu") and config.placement != "none"]
 
 
 GROUPS = {"structure": structure, "mixed": mixed, "depth": depth, "batch": batch, "one_free": one_free,
