@@ -19,6 +19,7 @@ from cbn_lab import data, models, share
 from cbn_lab._export_network import wrapped
 from cbn_lab.config import TrainConfig
 
+STATE = "CBN Lab state:"  # stands in the first line of a script, before the state
 # data set -> (class in torchvision, channels, pixels a side, classes, training images)
 _SETS = {"digits": ("", 1, 8, 10, 1415), "cifar10": ("CIFAR10", 3, 32, 10, 50000),
          "cifar100": ("CIFAR100", 3, 32, 100, 50000)}
@@ -63,7 +64,7 @@ def script(config: TrainConfig, *, root=None) -> str:
 
 def _header(config: TrainConfig) -> list[str]:
     complete = "complete" in config.placement  # a name, or a list of names
-    text = f"{'Our reconstruction of CBN. ' * complete}CBN Lab state: {share.encode(config)}"
+    text = f"{'Our reconstruction of CBN. ' * complete}{STATE} {share.encode(config)}"
     return textwrap.wrap(text, 120, initial_indent="# ", subsequent_indent="# ", break_long_words=False,
                          break_on_hyphens=False)
 
@@ -90,8 +91,8 @@ def _data(config: TrainConfig, root) -> list[str]:
         return ["pixels, labels = map(torch.tensor, load_digits(return_X_y=True))  # 0 to 16, the first 1,415 are to "
                 "train on",
                 "std, mean = torch.std_mean(15 * pixels[:1415] / 255, correction=0)",
-                f"images = nn.ZeroPad2d({pad})(pixels.view(-1, 1, 8, 8)).float()" if pad else
-                "images = pixels.view(-1, 1, 8, 8).float()",
+                "images = " + (f"nn.ZeroPad2d({pad})(pixels.view(-1, 1, 8, 8)).float()" if pad else
+                               "pixels.view(-1, 1, 8, 8).float()") + "  # crops[n, :, y, x]: image n, cut at y, x",
                 "crops = torch.addcmul((-mean / std).float(), 15 * images, (1 / (255 * std)).float())" + cut.format(8),
                 *(["labels = labels" + _on_device(config)] if config.device != "cpu" else [])]
     mean, std = _STATISTICS[config.data]

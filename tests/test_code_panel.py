@@ -77,6 +77,13 @@ def test_a_state_is_restored(panel, host):
     assert panel.error is None and _message(panel) == "restored"
 
 
+def test_the_first_line_of_a_script_restores_its_state(panel, host):
+    wanted = replace(SMALL, lr=0.03, activation="relu")
+    _named(panel, "state").value = export.script(wanted).splitlines()[0]
+    panel.restore()
+    assert host.config == wanted
+
+
 def test_what_is_no_state_is_refused_in_one_line_and_changes_nothing(panel, host):
     _named(panel, "state").value = "cbn1 <b>=relu"
     _named(panel, "Restore").click()

@@ -8,7 +8,7 @@ import ipywidgets
 
 from cbn_lab import share
 from cbn_lab.config import TrainConfig
-from cbn_lab.export import script
+from cbn_lab.export import STATE, script
 from cbn_lab.widgets.display import NOTE, VIEW, one_line
 
 
@@ -68,12 +68,14 @@ class CodePanel:
         self._try(lambda: f"saved as {_saved(self._code.value, self._folder)}")
 
     def restore(self) -> None:
-        """Hand the settings of the state field on."""
+        """Hand the settings of the state field on; it may hold the first line of a script instead."""
         self._try(self._hand_on)
 
     def _hand_on(self) -> str:
-        config = share.decode(self._state.value.strip())
-        self._restore(config)
+        text = self._state.value.strip()
+        if text.startswith("#"):  # the first line of a script, pasted as it is
+            text = text.partition(STATE)[2]
+        self._restore(share.decode(text))
         return "restored"
 
     def _fill(self, with_code: bool) -> str:
