@@ -42,8 +42,8 @@ def ranking_guess(items: Sequence[str], guess: Sequence[str] = (),
     result = None if measured is None else outcomes.rank(guess, measured, largest=largest)
     _column(slope, 1, "measured", [_wrapped(item) for item in result.order] if result else [], len(items))
     if not guess:
-        slope.text(0.5, (len(items) - 1) / 2, "\n".join(["to be ordered:", *(f"· {_wrapped(item)}" for item in items)]), ha="center",
-                   va="center", color="#555555")
+        listed = "\n".join(["to be ordered:", *(f"· {_wrapped(item)}" for item in items)])
+        slope.text(0.5, (len(items) - 1) / 2, listed, ha="center", va="center", color="#555555")
     for item in result.order if result else ():
         style = _item_mark(item, items)
         slope.plot([0, 1], [list(guess).index(item), result.order.index(item)], color=style.colour,
