@@ -111,6 +111,17 @@ def test_settings_without_a_script_leave_no_script_of_other_settings_behind(pane
     assert panel.error is None and panel.code == export.script(SMALL)
 
 
+def test_the_script_comes_back_with_settings_that_have_one(panel, host):
+    panel.give()
+    host.config = replace(SMALL, model="vgg16")
+    panel.refresh()
+    panel.refresh()
+    assert panel.error is not None and panel.code == ""
+    host.config = SMALL
+    panel.refresh()
+    assert panel.error is None and panel.code == export.script(SMALL)
+
+
 def test_saving_overwrites_no_other_file(panel, host, tmp_path):
     assert _named(panel, "Save as file").disabled
     (tmp_path / "cbn_script.py").write_text("mine")

@@ -28,6 +28,7 @@ class CodePanel:
                  root=None, folder=None):
         self._get_config, self._restore, self._root = get_config, restore, root
         self._folder = Path(folder) if folder is not None else Path()
+        self._asked = False
         self.error: Exception | None = None
         self._code = ipywidgets.Textarea(description="script", rows=24)
         self._state = ipywidgets.Text(description="state")
@@ -57,10 +58,11 @@ class CodePanel:
 
     def refresh(self) -> None:
         """Follow the settings."""
-        self._try(lambda: self._fill(with_code=bool(self._code.value)))
+        self._try(lambda: self._fill(with_code=self._asked))
 
     def give(self) -> None:
         """Write the script of the present settings."""
+        self._asked = True
         self._try(lambda: self._fill(with_code=True))
 
     def save(self) -> None:
