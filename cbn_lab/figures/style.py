@@ -9,6 +9,7 @@ import base64
 import functools
 import html
 import io
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ import matplotlib.figure
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+# JupyterLab lets widgets draw in a thread of their own (a subshell) while a cell draws in the main one, and matplotlib's
+# settings are those of the whole process: without this lock a figure may come out in the wrong style.
+DRAWING = threading.RLock()
 DPI = 110  # pixels an inch: a figure 8 inches wide is 880 pixels, and can still be read at half of that
 
 
@@ -40,7 +44,7 @@ class Figure:
         """
         fig, buffer = self.fig, io.BytesIO()
         canvas, own_dpi, colours = fig.canvas, fig.dpi, (fig.get_facecolor(), fig.get_edgecolor())
-        with matplotlib.rc_context({"text.hinting": "none", "axes.formatter.min_exponent": 4}):
+        with DRAWING, matplotlib.rc_context({"text.hinting": "none", "axes.formatter.min_exponent": 4}):
             try:
                 fig.set(dpi=dpi, facecolor="white", edgecolor="none")
                 FigureCanvasAgg(fig).print_png(buffer)
@@ -106,7 +110,7 @@ def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(function)
     def draw(*arguments, **options):
-        with matplotlib.rc_context():
+        with DRAWING, matplotlib.rc_context():
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(STYLE)
             return function(*arguments, **options)
