@@ -1,8 +1,10 @@
 """What all explorers have in common, on the block that they are made of and on each of them."""
 
 import asyncio
+import threading
 
 import ipywidgets
+import matplotlib
 import pytest
 from test_effects_views import GRID
 from test_landscape_view import _records
@@ -12,8 +14,8 @@ from cbn_lab.runs import Run
 from cbn_lab.widgets.display import VIEW, Shown
 from cbn_lab.widgets.explorer import DPI, Explorer
 
-CORE = {"VBox", "HBox", "HTML", "Image", "Label", "Dropdown", "Checkbox", "ToggleButtons", "FloatSlider", "IntSlider",
-        "FloatLogSlider", "SelectionSlider"}  # the same in ipywidgets 7.7 and 8
+CORE = {"VBox", "HBox", "HTML", "Image", "Label", "Dropdown", "Checkbox", "FloatSlider", "IntSlider", "FloatLogSlider",
+        "SelectionSlider"}  # the same in ipywidgets 7.7 and 8
 ALL = {
     "slack meter": widgets.slack.meter,
     "three effects": widgets.slack.effects,
@@ -122,15 +124,20 @@ def test_an_explorer_is_of_core_widgets_with_labels_and_has_a_static_form(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_descriptions_have_room_and_rows_wrap(name):
+def test_descriptions_and_choices_have_room_and_rows_wrap(name):
     for row in (w for w in _all(ALL[name]().view) if isinstance(w, ipywidgets.HBox)):
         assert row.layout.flex_flow == "row wrap"
         for control in row.children:
             assert control.layout.max_width == "100%"
-            if control.layout.width != "auto":
-                room = float(control.style.description_width.removesuffix("em"))
-                assert room >= 0.55 * len(control.description)
-                assert float(control.layout.width.removesuffix("em")) >= room + 15
+            if control.layout.width == "auto":
+                continue
+            words, width = (float(x.removesuffix("em")) for x in (control.style.description_width,
+                                                                  control.layout.width))
+            assert words >= 0.5 * len(control.description) or isinstance(control, ipywidgets.Checkbox)
+            assert float(control.layout.min_width.removesuffix("em")) >= words + 8
+            if isinstance(control, ipywidgets.Dropdown):
+                choices = [option if isinstance(option, str) else option[0] for option in control.options]
+                assert width - words >= 0.5 * max(map(len, choices)) + 2  # the arrow
 
 
 def _ablation_run(row, activation, seed, accuracy, train_images=20_000):
@@ -187,3 +194,25 @@ def test_what_the_ablation_does_not_have_is_said():
     del runs[0]  # vanilla, tanh, seed 0: its partner cannot be compared
     figure = widgets.ablation_at(runs, "tanh", gains=True)
     assert _dots(figure.fig.axes[0]) == [[5.0]]
+
+
+def test_a_figure_drawn_in_a_thread_keeps_its_style_when_another_ends():
+    entered, other_entered, left, seen = threading.Event(), threading.Event(), threading.Event(), []
+
+    @figures.style.styled
+    def first():
+        entered.set()
+        other_entered.wait(0.5)
+
+    @figures.style.styled
+    def second():
+        other_entered.set()
+        left.wait(5)
+        seen.append(matplotlib.rcParams["axes.spines.top"])
+
+    thread = threading.Thread(target=lambda: entered.wait(5) and second())
+    thread.start()
+    first()
+    left.set()
+    thread.join()
+    assert seen == [False]

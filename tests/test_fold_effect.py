@@ -105,3 +105,13 @@ def test_the_widget_draws_what_its_menus_say():
     assert ("complete (our reconstruction)", "complete") in view.controls["placement"].options
     with pytest.raises(ValueError, match="padding must be one of zeros, none, got 'reflect'"):
         widgets.folded(padding="reflect")
+
+
+def test_the_widget_leaves_the_random_state_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = two_layers("both", "relu", "zeros", True)(torch.ones(2, 1, 4, 4, dtype=torch.float64))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    torch.testing.assert_close(two_layers("both", "relu", "zeros", True)(torch.ones(2, 1, 4, 4, dtype=torch.float64)),
+                               first)

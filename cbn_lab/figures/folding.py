@@ -28,7 +28,8 @@ def fold_effect(found, *, channel: int = 0) -> Figure:
     rows, columns = wrong.nonzero()
     panels[2].plot(columns, rows, linestyle="", marker="x", markersize=8, color=nth_mark(0).colour)
     panels[2].set_title("with a constant bias")
-    panels[2].set_xlabel(f"{wrong.sum()} of {wrong.size} pixels wrong (×)\nlargest error {careless.max():.2g}")
+    panels[2].set_xlabel(f"{wrong.sum()} of {wrong.size} pixels wrong (×)\nlargest error {careless.max():.2g}"
+                         if wrong.any() else "right at every pixel")
     for axis in panels[:3]:
         axis.set(xticks=[], yticks=[])
         axis.grid(visible=False)
@@ -60,5 +61,5 @@ def _sentence(found, chains, exact, wrong, largest) -> str:
                       "after" for key, label in _COSTS)
     border = (f"With a constant bias in place of the offset map {wrong.sum()} of {wrong.size} pixels are wrong, by up "
               f"to {largest:.2g}." if wrong.any() else "A constant bias is right at every pixel.")
-    return (f"Folding {chains[0]} into {chains[1]}: outputs: {_agreement(exact)}. {border} "
+    return (f"Folding {chains[0]} into {chains[1]}. Outputs: {_agreement(exact)}. {border} "
             f"Multiplications for an image, offset maps once per image size, and numbers stored: {costs}.")

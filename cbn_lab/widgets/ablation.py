@@ -42,7 +42,7 @@ def ablation_explorer(records: Sequence[Run]) -> Explorer:
             description="activation", options=[ALL, *(f for f in ablation.ACTIVATIONS if f in there)]),
         "setting": ipywidgets.Dropdown(description="setting", options=settings),
         "metric": ipywidgets.Dropdown(description="metric", options=[(m.replace("_", " "), m) for m in METRICS]),
-        "gains": ipywidgets.ToggleButtons(description="show", options=[("values", False), ("minus vanilla BN", True)]),
+        "gains": ipywidgets.Dropdown(description="show", options=[("values", False), ("minus vanilla BN", True)]),
     }
     return Explorer(ablation_at, list(controls.values()), lambda of: {
         "records": records} | {key: control.value for key, control in controls.items()})

@@ -42,9 +42,9 @@ def dashboard(records: Sequence[Run]) -> Explorer:
     there = {key: {run.config[key] for run in records} for key in ("activation", "placement")}
     activation = ipywidgets.Dropdown(description="activation",
                                      options=[name for name in activations.names() if name in there["activation"]])
-    matched = ipywidgets.ToggleButtons(description="matched",
-                                       options=[(f"training {m}" if m == "loss" else m, m) for m in MATCHED])
-    scale = ipywidgets.ToggleButtons(description="scale", options=[(s.replace("_", "-"), s) for s in SCALES])
+    matched = ipywidgets.Dropdown(description="matched",
+                                  options=[(f"training {m}" if m == "loss" else m, m) for m in MATCHED])
+    scale = ipywidgets.Dropdown(description="scale", options=[(s.replace("_", "-"), s) for s in SCALES])
     boxes = [ipywidgets.Checkbox(description=name, value=True, indent=False)
              for name in blocks.placements() if name in there["placement"]]
 

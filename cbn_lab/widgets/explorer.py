@@ -9,7 +9,7 @@ from cbn_lab import figures
 from cbn_lab.widgets.display import Shown, debounced, one_line
 
 DPI = 80  # smaller than in print: whoever moves a slider waits for the picture
-_EM = 0.6  # width of a letter of a description; they are set in a proportional font, so this is generous
+_EM = 0.53  # width of a letter of a description, on average; it makes up for the wide ones among 10 or more
 
 
 class Explorer(Shown):
@@ -30,7 +30,7 @@ class Explorer(Shown):
         groups = [list(control) if isinstance(control, (list, tuple)) else [control] for control in controls]
         self.controls = {control.description: control for group in groups for control in group if control.description}
         self.image, self.caption, self.trouble = ipywidgets.Image(format="png"), ipywidgets.HTML(), ipywidgets.HTML()
-        self.image.layout.max_width = "100%"
+        self.image.layout.max_width, self.image.layout.align_self = "100%", "flex-start"  # smaller, but never larger
         self.words = ipywidgets.Checkbox(description="the picture in words", value=words, indent=False)
         self.words.observe(lambda change: self._show_words(), "value")
         self.error: Exception | None = None
@@ -63,14 +63,27 @@ class Explorer(Shown):
 def _rows(groups: Sequence[Sequence]) -> list[ipywidgets.HBox]:
     """Single controls side by side as far as the window is wide; below them each group in a row of its own."""
     single = [group[0] for group in groups if len(group) == 1]
-    letters = max((len(control.description) for control in single), default=0)
+    words = _EM * max((len(c.description) for c in single if not isinstance(c, ipywidgets.Checkbox)), default=0) + 0.5
     for control in single:
-        control.style.description_width = f"{_EM * letters + 0.5:.1f}em"
-    for control in (control for group in groups for control in group):
-        wide = isinstance(control, (ipywidgets.Checkbox, ipywidgets.ToggleButtons, ipywidgets.Label))
-        control.layout.width = "auto" if wide else f"{_EM * letters + 18:.1f}em"
-        control.layout.max_width = "100%"
+        control.style.description_width = f"{words:.1f}em"
+        control.layout.width = f"{words + _room(control):.1f}em"
+        control.layout.min_width = f"{words + 8.5:.1f}em"  # narrower, a slider would be nothing but its number
+    for control in (control for group in groups if len(group) > 1 for control in group):
+        control.layout.width = "auto"  # as wide as its words
+        control.layout.margin = "2px 1em 2px 2px"
     rows = [ipywidgets.HBox(row) for row in (single, *(group for group in groups if len(group) > 1)) if row]
     for row in rows:
         row.layout.flex_flow = "row wrap"
+        for control in row.children:
+            control.layout.max_width = "100%"
     return rows
+
+
+def _room(control) -> float:
+    """What a control needs beside its description, in em: its longest choice in full, or a slider and its number."""
+    if isinstance(control, ipywidgets.Checkbox):
+        return _EM * len(control.description) + 2  # the box stands in front of the description
+    if not hasattr(control, "options") or isinstance(control, ipywidgets.SelectionSlider):
+        return 17.5
+    choices = [str(option[0] if isinstance(option, tuple) else option) for option in control.options]
+    return max(17.5, _EM * max(map(len, choices)) + 3)

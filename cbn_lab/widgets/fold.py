@@ -5,6 +5,7 @@ from functools import lru_cache
 import ipywidgets
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from cbn_lab import activations, blocks, data, figures
 from cbn_lab.norms import fold_effect
@@ -33,14 +34,13 @@ def two_layers(placement: str, activation: str, padding: str, affine: bool) -> n
     options = {} if affine or placement == "none" else {"affine": False}
     if placement == "complete" and not affine:
         options = {"gamma": None, "pre_shift": False, "post_shift": False}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        first = nn.Conv2d(1, CHANNELS, 3, padding=PADDINGS[padding], bias=blocks.needs_bias(placement))
-        net = nn.Sequential(blocks.block(first, activation, placement, **options),
-                            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=PADDINGS[padding])).double()
-        for parameter in net.parameters():
-            if parameter.dim() == 1:
-                nn.init.normal_(parameter, 0.5, 0.3)
+    first, second = (skip_init(nn.Conv2d, channels, CHANNELS, 3, padding=PADDINGS[padding], bias=bias)
+                     for channels, bias in ((1, blocks.needs_bias(placement)), (CHANNELS, True)))
+    net = nn.Sequential(blocks.block(first, activation, placement, **options), second).double()
+    generator = torch.Generator().manual_seed(0)  # not the global one, which a training may be using meanwhile
+    for parameter in net.parameters():
+        mean, std = (0.5, 0.3) if parameter.dim() == 1 else (0.0, parameter[0].numel() ** -0.5)
+        nn.init.normal_(parameter, mean, std, generator=generator)
     net(_digits())  # one batch in train mode sets the running statistics
     return net
 
@@ -58,7 +58,7 @@ def fold_explorer() -> Explorer:
         "placement": ipywidgets.Dropdown(description="placement", options=[(names[key], key) for key in names],
                                          value="complete"),
         "activation": ipywidgets.Dropdown(description="activation", options=activations.names(), value="tanh"),
-        "padding": ipywidgets.ToggleButtons(description="padding", options=list(PADDINGS)),
+        "padding": ipywidgets.Dropdown(description="padding", options=list(PADDINGS)),
         "affine": ipywidgets.Checkbox(description="learned scale and shift (affine)", value=True, indent=False),
     }
     return Explorer(folded, list(controls.values()), lambda of: {key: c.value for key, c in controls.items()})
