@@ -18,8 +18,8 @@ import matplotlib.figure
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-# JupyterLab lets widgets draw in a thread of their own (a subshell) while a cell draws in the main one, and matplotlib's
-# settings are those of the whole process: without this lock a figure may come out in the wrong style.
+# JupyterLab lets widgets draw in a thread of their own (a subshell) while a cell draws in the main one, and
+# matplotlib's settings are those of the whole process: without this lock a figure may come out in the wrong style.
 DRAWING = threading.RLock()
 DPI = 110  # pixels an inch: a figure 8 inches wide is 880 pixels, and can still be read at half of that
 
