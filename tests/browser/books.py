@@ -105,7 +105,8 @@ class Lab(Book):
         return Boolean(context?.isReady && kernel?.connectionStatus === 'connected' && kernel.status === 'idle');
     }"""
     FINISHED = """() => {
-        const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent);
+        const shown = '.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)';  // a folded source has no number
+        const prompts = [...document.querySelectorAll(shown)].map(e => e.textContent);
         return prompts.length > 0 && prompts.every(text => /^\\[\\d+\\]:$/.test(text))
             && window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle';
     }"""
