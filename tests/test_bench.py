@@ -14,7 +14,7 @@ import torch
 
 import cbn_lab
 from cbn_lab import bench, models, share
-from cbn_lab.bench import block, gpu, imports, measure, playground, probes, student, throughput
+from cbn_lab.bench import block, gpu, imports, live, measure, playground, probes, student, throughput
 from cbn_lab.bench.measure import Row
 
 TINY = ((4, 3, 6, 6), 5)
@@ -171,3 +171,15 @@ def test_each_change_in_the_playground_is_timed_until_its_picture(monkeypatch):
                                           for change in playground.CHANGES]
     assert all(len(row.seconds["change"]) == 2 and min(row.seconds["change"]) > 0 for row in rows)
     assert [row.limit for row in rows] == [playground.LIMIT] * 3 + [None] * 3
+
+
+def test_live_training_is_measured_with_one_widget_and_with_two(monkeypatch):
+    monkeypatch.setattr(live, "SECONDS", 0.2)
+    tiny = replace(share.DEFAULT, model="mlp", model_options={"width": 4, "depth": 1}, epochs=100_000, log_every=1)
+    monkeypatch.setattr(live, "SETTING", tiny)
+    rows, skipped, sources = live.measure(repeats=2)
+    assert skipped is None and "digits" in sources["train"]
+    assert [row.name.split(",")[1] for row in rows] == 4 * [" one widget"] + 4 * [" 2 widgets at once"]
+    assert [(row.limit, row.sense) for row in rows[:4]] == [(2.0, ">="), (1 / 3, "<="), (1.0, "<="), (1.0, "<=")]
+    assert [row.limit for row in rows[4:]] == [None, 1 / 3, 1.0, 1.0]
+    assert all(row.value >= 0 for row in rows) and rows[2].value > 0 and len(rows[3].seconds["stop"]) == 2

@@ -130,14 +130,14 @@ def test_a_figure_that_cannot_be_drawn_is_an_error_in_the_widget(monkeypatch):
     assert "ZeroDivisionError" in _status(live) and not live.running
 
 
-def test_frames_wait_until_twice_their_cost_was_trained(monkeypatch):
+def test_frames_wait_until_a_multiple_of_their_cost_was_trained(monkeypatch):
     monkeypatch.setattr(pace, "FRAME_SECONDS", 0.0)
 
     def frames(cost):
         live = widgets.LiveTraining([_config(epochs=4)])
-        live._curves.cost, count = 0.0, []
-        monkeypatch.setattr(live._curves, "draw", lambda figure: (count.append(figure()), setattr(
-            live._curves, "cost", cost)))
+        live.curves.cost, count = 0.0, []
+        monkeypatch.setattr(live.curves, "draw", lambda figure: (count.append(figure()), setattr(
+            live.curves, "cost", cost)))
         live.start()
         return len(count)
 
@@ -227,8 +227,8 @@ def test_the_player_shows_the_picture_of_live_training_up_to_the_slider():
 def test_ten_steps_of_the_slider_draw_once(monkeypatch):
     async def scene():
         shown, count = widgets.Player(ARMS), []
-        draw = shown._curves.draw
-        monkeypatch.setattr(shown._curves, "draw", lambda figure: (count.append(1), draw(figure)))
+        draw = shown.curves.draw
+        monkeypatch.setattr(shown.curves, "draw", lambda figure: (count.append(1), draw(figure)))
         for i in range(10):
             _slider(shown).value = i / 2
         await asyncio.sleep(0.3)

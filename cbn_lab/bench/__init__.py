@@ -4,6 +4,7 @@
     throughput   images/s of our training loop over those of the script a student would write
     probes       a product with the Hessian over a gradient; seconds for the three effects of the default ConvNet
     playground   seconds from a change in the playground to its new diagram and statistics
+    live         training in a widget: pictures a second, share of the time spent on drawing, seconds that Stop takes
     imports      seconds that `import cbn_lab` and its training path add to `import torch`
     gpu          images/s of ResNet-18 and the ConvNet for each placement; skipped without a GPU
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from cbn_lab.bench.measure import Row
 
-ENTRIES = ("imports", "block", "throughput", "probes", "playground", "gpu")
+ENTRIES = ("imports", "block", "throughput", "probes", "playground", "live", "gpu")
 LEAST_REPEATS = 5
 
 

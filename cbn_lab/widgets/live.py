@@ -48,8 +48,8 @@ class LiveTraining(Shown):
     def __init__(self, configs: Sequence[TrainConfig], *, recorded: Mapping[str, Sequence[Run]] | None = None,
                  label: Callable[[TrainConfig], str] = lambda config: word(config.placement), root=None):
         self._label, self._root = label, root
-        self._curves = Curves()
-        self._transport = Transport(self._redraw, lambda: self._curves.cost)
+        self.curves = Curves()
+        self._transport = Transport(self._redraw, lambda: self.curves.cost)
         self._work = Background(TASK)
         self._start = ipywidgets.Button(description="Start", button_style="primary")
         self._stop = ipywidgets.Button(description="Stop")
@@ -60,7 +60,7 @@ class LiveTraining(Shown):
             button.on_click(lambda button, act=act: act())
         row = ipywidgets.HBox([self._start, self._stop, self._clear, self._bar, self._status])
         row.layout.flex_flow = "row wrap"
-        self.view = ipywidgets.VBox([row, self._transport.view, self._curves.image, self._curves.caption])
+        self.view = ipywidgets.VBox([row, self._transport.view, self.curves.image, self.curves.caption])
         self._work.ends_with(self.view)
         self._transport.background.ends_with(self.view)
         self.show(configs, recorded)
@@ -213,7 +213,7 @@ class LiveTraining(Shown):
         self._set_buttons(running=True)
         said = 0.0
         try:
-            async for progress in paced(trainer, self._draw, lambda: self._curves.cost):
+            async for progress in paced(trainer, self._draw, lambda: self.curves.cost):
                 if time.perf_counter() > said + STATUS_SECONDS:
                     said = time.perf_counter()
                     self._report(f"{arm}, seed {config.seed}: epoch {progress.epoch:.1f} of {config.epochs}",
@@ -252,7 +252,7 @@ class LiveTraining(Shown):
             self.error, self._status.value = error, one_line(error)
 
     def _draw(self) -> None:
-        self._curves.draw(self.figure)
+        self.curves.draw(self.figure)
 
     def _set_buttons(self, running: bool | None = None) -> None:
         running = self.running if running is None else running

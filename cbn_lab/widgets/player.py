@@ -31,8 +31,8 @@ class Curves:
         began = time.perf_counter()
         drawn = figure()
         self.image.value = drawn.png(DPI)
-        self.caption.value = f"<p>{html.escape(drawn.alt)}</p>"
         self.cost = time.perf_counter() - began
+        self.caption.value = f"<p>{html.escape(drawn.alt)}</p>"
 
 
 class Transport:
@@ -150,13 +150,13 @@ class Player(Shown):
 
     def __init__(self, recorded: Mapping[str, Sequence[Run]]):
         self._recorded = {label: list(group) for label, group in recorded.items()}
-        self._curves, self._trouble = Curves(), ipywidgets.HTML()
+        self.curves, self._trouble = Curves(), ipywidgets.HTML()
         self.error: Exception | None = None
-        self.transport = Transport(self._redraw, lambda: self._curves.cost)
-        self.view = ipywidgets.VBox([self.transport.view, self._trouble, self._curves.image, self._curves.caption])
+        self.transport = Transport(self._redraw, lambda: self.curves.cost)
+        self.view = ipywidgets.VBox([self.transport.view, self._trouble, self.curves.image, self.curves.caption])
         self.transport.background.ends_with(self.view)
         self.transport.show(self._recorded)
-        self._curves.draw(self.figure)
+        self.curves.draw(self.figure)
 
     def figure(self) -> figures.Figure:
         """The runs up to the epoch at which the slider stands."""
@@ -168,7 +168,7 @@ class Player(Shown):
 
     def _redraw(self) -> None:
         try:
-            self._curves.draw(self.figure)
+            self.curves.draw(self.figure)
             self.error, self._trouble.value = None, ""
         except Exception as error:  # on the event loop nobody else would show it
             self.error, self._trouble.value = error, one_line(error)
