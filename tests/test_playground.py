@@ -130,7 +130,11 @@ def test_one_layer_is_changed_and_the_others_are_not():
     assert "Layer 2: weight → norm → tanh" in _words(playground)
     assert all(control.disabled for control in playground.structure.controls.values())
     assert "some layers have a plain norm" in playground._why.value
+    assert playground.board.slots["norm"].description == "norm  ×"
     playground.board.layer.value = -1
+    said = {slot: button.description for slot, button in playground.board.slots.items()}
+    assert said == {"norm_in": "+ norm", "norm": "norm in 1/2", "norm_out": "+ norm",
+                    "complete": "complete BN (ours) in 1/2"}
     assert dict(playground.board.activation.options)["2 different"] == playground.board.activation.value
     playground.board.placement.value = "after"
     assert playground.config.placement == "after"

@@ -92,7 +92,18 @@ def test_one_layer_or_all():
     clicked, _ = slots.clicked(mixed, STRUCTURE, "norm", 2)
     assert clicked.placement == ("complete", "complete", "before")
     filled, said = slots.clicked(clicked, STRUCTURE, "norm")
-    assert filled.placement == "before" and said == "The layers differed; now all have the same placement."
+    assert filled.placement == "before" and said == "The complete layer made way for the plain norm."
+
+
+def test_a_click_for_all_layers_fills_where_it_is_empty_and_empties_where_all_are_full():
+    config = replace(MLP, placement=("none", "after", "before"))
+    filled, said = slots.clicked(config, STRUCTURE, "norm")
+    assert filled.placement == ("before", "both", "before") and said == ""
+    emptied, said = slots.clicked(filled, STRUCTURE, "norm")
+    assert emptied.placement == ("none", "after", "none") and said == ""
+    moved, said = slots.clicked(filled, STRUCTURE, "norm_in")
+    assert moved.placement == "before_weight" and said.count("so the norm moved to its place before the weight") == 2
+    assert slots.clicked(config, STRUCTURE, COMPLETE)[0].placement == "complete"
 
 
 def test_lists_follow_the_number_of_layers():

@@ -7,10 +7,9 @@ import ipywidgets
 
 from cbn_lab import activations, blocks
 from cbn_lab.widgets.player import DOUBLE_CLICK_SECONDS
-from cbn_lab.widgets.slots import COMPLETE, SLOTS, Filling, filling
+from cbn_lab.widgets.slots import COMPLETE, SLOTS, holding
 
 ALL, SEVERAL = -1, ""  # values of menus; None would mean that nothing is selected
-_EMPTY, _FILLED = "+ norm", "norm  ×"
 
 
 class Board:
@@ -58,8 +57,7 @@ class Board:
         return lambda change: None if self._quiet or change.new in (None, SEVERAL) else call(change.new)
 
     def show(self, *, layer: int | None, layers: int, placements: Sequence[str], names: Sequence[str]) -> None:
-        """`placements` and `names` (activations) are those of the layers that are meant. Where they differ, a slot
-        counts as empty: a click puts the same norm into all."""
+        """`placements` and `names` (activations) are those of the layers that are meant."""
         self._quiet = True
         try:
             self.layer.options = [(f"all {layers}", ALL), *((str(i + 1), i) for i in range(layers))]
@@ -68,15 +66,12 @@ class Board:
             _choose(self.activation, activations.names(), names)
         finally:
             self._quiet = False
-        filled_slots = filling(placements[0]) if len(set(placements)) == 1 else Filling()
         for slot, place in SLOTS.items():
-            filled = slot in filled_slots.norms
-            _set(self.slots[slot], _FILLED if filled else _EMPTY, filled,
-                 f"{'take out the norm' if filled else 'put a norm'} {place}")
-        complete = filled_slots.complete
-        _set(self.slots[COMPLETE], "complete BN (ours)  ×" if complete else "+ complete BN (ours)", complete,
-             "take out the complete layer" if complete else
-             "our reconstruction of CBN: shift, activation, standardize, gamma and shift in one layer")
+            _set(self.slots[slot], "norm", holding(slot, placements), f"put a norm {place}",
+                 f"take out the norm {place}")
+        _set(self.slots[COMPLETE], "complete BN (ours)", holding(COMPLETE, placements),
+             "our reconstruction of CBN: shift, activation, standardize, gamma and shift in one layer",
+             "take out the complete layer")
 
 
 def _choose(menu: ipywidgets.Dropdown, registered: list[str], chosen: Sequence[str]) -> None:
@@ -87,10 +82,12 @@ def _choose(menu: ipywidgets.Dropdown, registered: list[str], chosen: Sequence[s
     menu.value = several[0] if len(several) == 1 else SEVERAL
 
 
-def _set(button: ipywidgets.Button, text: str, filled: bool, tooltip: str) -> None:
-    button.description, button.tooltip = text, tooltip
-    button.button_style = "info" if filled else ""
-    button.layout.border = "1px solid transparent" if filled else "1px dashed #888888"
+def _set(button: ipywidgets.Button, what: str, filled: Sequence[bool], put: str, take: str) -> None:
+    """Say whether it is filled, in all the layers that are meant, in some or in none."""
+    everywhere, count = all(filled), sum(filled)
+    button.description = f"{what}  ×" if everywhere else f"{what} in {count}/{len(filled)}" if count else f"+ {what}"
+    button.tooltip, button.button_style = (take, "info") if everywhere else (put, "")
+    button.layout.border = "1px solid transparent" if everywhere else f"1px {'solid' if count else 'dashed'} #888888"
 
 
 def _word(text: str) -> ipywidgets.HTML:

@@ -149,15 +149,23 @@ def assigned(config: TrainConfig, structure: Mapping, what: str, name: str, laye
 def clicked(config: TrainConfig, structure: Mapping, slot: str, layer: int | None = None) -> tuple[TrainConfig, str]:
     """The settings after a click on a slot of one layer, or of all, and a sentence where the norm moved.
 
-    Where all layers are meant and they differ, the clicked slot is filled in each of them.
+    Where all layers are meant, the slot is filled in those in which it is empty; if there are none, it is emptied.
     """
-    names = set(listed(config, "placement")) if layer is None else {listed(config, "placement")[layer]}
-    if len(names) == 1:
-        name, said = click(names.pop(), slot)
-    else:
-        name = with_filling(Filling(complete=True) if slot == COMPLETE else Filling(frozenset({slot})))
-        said = "The layers differed; now all have the same placement."
-    return assigned(config, structure, "placement", name, layer), said
+    names = listed(config, "placement")
+    meant = range(len(names)) if layer is None else [layer]
+    filled = holding(slot, [names[i] for i in meant])
+    after, said = {}, {}
+    for name in dict.fromkeys(names[i] for i, full in zip(meant, filled, strict=True) if all(filled) or not full):
+        after[name], said[name] = click(name, slot)
+    names = [after.get(name, name) if i in meant else name for i, name in enumerate(names)]
+    return changed(config, structure, placement=tuple(names)), " ".join(dict.fromkeys(filter(None, said.values())))
+
+
+def holding(slot: str, placements: Sequence[str]) -> list[bool]:
+    """For each placement whether it fills the slot, or is `complete`."""
+    fillings = {name: filling(name) for name in dict.fromkeys(placements)}
+    full = {name: one.complete if slot == COMPLETE else slot in one.norms for name, one in fillings.items()}
+    return [full[name] for name in placements]
 
 
 def kind(config: TrainConfig) -> str:
