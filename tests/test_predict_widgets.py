@@ -264,6 +264,19 @@ def test_a_curve_is_judged_by_its_mean_distance():
     assert predict.prediction.right is False and "Your curve is 6.71 off on average." in _words(predict)
 
 
+def test_arms_beside_the_items_are_left_out():
+    predict = _guess(_ranking(RESULT | _arms(after=0.99)))
+    _button(predict, "Run").click()
+    assert predict.prediction.right is True and predict.error is None
+
+
+def test_an_unfinished_run_does_not_count_for_a_curve():
+    short = _run("complete", 1, 0.1, status="interrupted")
+    predict = _guess(_curve({"complete": [_run("complete", 0, 0.8), short]}), values=(20, 40.5, 80))
+    _button(predict, "Run").click()
+    assert predict.prediction.score == pytest.approx(0.5 / 3)
+
+
 def test_plain_numbers_and_the_smallest_first():
     growth = {"before": [1.9, 2.0], "none": [1.0, 1.1], "complete": [1.2, 1.3]}
     predict = widgets.predict_ranking("7.4", "Whose gradient grows least?", ITEMS, lambda: growth, largest=False,
@@ -341,6 +354,8 @@ def test_a_damaged_file_is_named_and_kept_and_the_guess_still_works(file):
     assert "was not saved" in _words(predict) and "move it away" in _words(predict)
     _button(predict, "Run").click()
     assert "✓ Right" in _words(predict) and "1 prediction, 1 right" in _words(predict)
+    _button(predict, "Change").click()
+    assert "guess first" not in _button(predict, "Run").description, "it stays locked without the file as well"
     assert file.read_text() == "{broken"
     calibration = widgets.my_calibration()
     assert isinstance(calibration.error, progress.ProgressError) and "damaged" in _words(calibration)

@@ -215,6 +215,16 @@ def test_a_damaged_prediction_is_named(file, entry):
         predictions.load()
 
 
+@pytest.mark.parametrize("section", [[], 3, None])
+def test_a_damaged_section_is_named(file, section):
+    content = json.dumps({"format": "cbn-lab progress, version 1", "exercises": {}, "predictions": section})
+    file.write_text(content)
+    for use in (progress.load, predictions.load, lambda: predictions.keep(_made("7", 0.5, True))):
+        with pytest.raises(progress.ProgressError, match="is not a progress file of this course"):
+            use()
+    assert file.read_text() == content
+
+
 def test_a_confidence_that_is_none_is_named(file):
     predictions.keep(_made("7", 0.5, True))
     file.write_text(file.read_text().replace('"confidence": 0.5', '"confidence": 5'))

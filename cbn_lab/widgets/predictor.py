@@ -183,8 +183,7 @@ class Predict(Shown):
             first = self.prediction.right is None
             self.prediction = predictions.judge(self.prediction, verdict.right, verdict.score)
             self._arms, self._shown = arms, True
-            if first:
-                self._keep()
+            self._keep()
             self._refresh()
             self._score.value = judged(verdict, self.prediction, first)
             self._show_calibration()
@@ -241,5 +240,3 @@ class Predict(Shown):
     def _when_closed(self, change) -> None:
         if change.new is None and self._live is not None:
             self._live.close()
-        if change.new is None and self._busy:
-            self._task.cancel()
