@@ -57,7 +57,7 @@ class Book:
 
     def __init__(self, page, server, path):
         self.page, self.server, self.path = page, server, path
-        page.goto(self.address(path.relative_to(server.work).as_posix()))
+        page.goto(self.address(path.relative_to(server.work).as_posix()), timeout=240_000)  # Voila runs it meanwhile
         self.wait_until_ready()
 
     def address(self, path: str) -> str:

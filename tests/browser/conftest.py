@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items):
     missing = [name for name, there in (("playwright", sync_api), ("Chromium", CHROMIUM)) if not there]
     for item in items:
         if item.path.parent == servers.HERE:
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(420))
             if missing:
                 item.add_marker(pytest.mark.skip(reason=f"no browser tests: {' and '.join(missing)} not installed"))
 
