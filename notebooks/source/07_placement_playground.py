@@ -261,7 +261,7 @@ discussion(f"<p>The gaps of Sigmoid, in points with standard errors: {said(found
 # Must every layer have the same placement? Take six layers with Sigmoid. Some get our reconstruction, the others
 # vanilla BN.
 #
-# **Guess.** Put these four in order: `complete` in the first three layers, in the last three, in all, in none.
+# **Guess.** Put these four in order: `complete` in the first three layers, in the last three, in all six, in no layer.
 
 # %%
 mixed = guided.records("mixed")
@@ -282,7 +282,7 @@ def _sigmoid(order):
     return arm(small if same else mixed, activation="sigmoid", placement=order[0] if same else order)
 
 
-halves = {"none": first(0), "first three": first(3), "all six": first(6), "last three": last(3)}
+halves = {"no layer": first(0), "first three": first(3), "all six": first(6), "last three": last(3)}
 widgets.predict_ranking("7-halves", "Sigmoid, six layers: where does `complete` help most?", list(halves), halves)
 
 # %% [markdown]
@@ -386,10 +386,11 @@ discussion(f"<p>Factor per layer for Tanh, mean of three seeds: {rates}.</p>", c
 # Shortcuts are *reported* to help as well (Yang et al. 2019).
 #
 # </details>
-#
-# Does a gradient that explodes at the start mean that the net does not train? Five activations with six placements each
-# were trained: ten epochs, three seeds, the learning rate of the small setting. Which activation will end best? Make up
-# your mind before you open the discussion.
+
+# %% [markdown]
+# Does the gradient at the start decide whether the net trains? Five activations with six placements each were trained:
+# ten epochs, three seeds, the learning rate of the small setting. Which activation will end best? Make up your mind
+# before you open the discussion.
 
 # %% jupyter={"source_hidden": true} cellView="form"
 deep = guided.records("depth")
