@@ -12,7 +12,7 @@ from cbn_lab.ablation import SEEDS
 from cbn_lab.norms.complete import CompleteBatchNormBase
 from cbn_lab.runs import Run
 from cbn_lab.train import TrainConfig
-from cbn_lab.widgets import slots
+from cbn_lab.widgets import labels, slots
 from cbn_lab.widgets.slots import COMPLETE, SLOTS, STRUCTURE, Filling
 
 FILLED = {"none": Filling(), "before": Filling(frozenset({"norm"})), "after": Filling(frozenset({"norm_out"})),
@@ -145,30 +145,30 @@ def test_the_sentence_says_the_order_in_every_layer():
 
 
 def test_a_label_names_what_differs_from_the_default():
-    assert slots.label(share.DEFAULT) == "sigmoid, complete"
+    assert labels.label(share.DEFAULT) == "sigmoid, complete"
     other = replace(MLP, placement=("none", "before", "before"), lr=0.3, seed=4, log_every=1, batch_size=2)
-    assert slots.label(other) == "sigmoid, 1×none+2×before, mlp, width 8, batch size 2, lr 0.3"
+    assert labels.label(other) == "sigmoid, 1×none+2×before, mlp, width 8, batch size 2, lr 0.3"
     switched = replace(share.DEFAULT, norm_options={"pre_shift": False, "gamma": None, "shift_lr_multiplier": 1.0})
-    assert slots.label(switched) == "sigmoid, complete, pre shift off, gamma None, shift lr multiplier 1"
-    convnet = replace(share.DEFAULT, model_options=slots.stages(2, 4), data="cifar10")
-    assert slots.label(convnet) == "sigmoid, complete, cifar10, depth 2, width 4"
-    assert slots.label(replace(convnet, model_options={"widths": [4, 4]})) == "sigmoid, complete, cifar10, widths 4-4"
+    assert labels.label(switched) == "sigmoid, complete, pre shift off, gamma None, shift lr multiplier 1"
+    convnet = replace(share.DEFAULT, model_options=labels.stages(2, 4), data="cifar10")
+    assert labels.label(convnet) == "sigmoid, complete, cifar10, depth 2, width 4"
+    assert labels.label(replace(convnet, model_options={"widths": [4, 4]})) == "sigmoid, complete, cifar10, widths 4-4"
 
 
 @pytest.mark.parametrize("depth, width, widths, strides", [
     (6, 16, [16, 16, 32, 32, 64, 64], [1, 2, 1, 2, 1, 2]), (3, 8, [8, 16, 32], [2, 2, 2]), (1, 4, [4], [2]),
     (5, 4, [4, 4, 8, 8, 16], [1, 2, 1, 2, 2])])
 def test_stages_of_a_convnet(depth, width, widths, strides):
-    assert slots.stages(depth, width) == {"widths": widths, "strides": strides}
+    assert labels.stages(depth, width) == {"widths": widths, "strides": strides}
 
 
 def test_sizes_that_are_the_networks_own_are_left_out():
-    assert slots.sized("convnet", 6, 16) == {} and slots.sized("mlp", 3, 128) == {}
-    assert slots.sized("mlp", 30, 64) == {"width": 64, "depth": 30}
-    assert slots.size("mlp", {"depth": 30}) == (30, 128) and slots.size("convnet", {}) == (6, 16)
-    assert slots.size("resnet20", {}) is None
+    assert labels.sized("convnet", 6, 16) == {} and labels.sized("mlp", 3, 128) == {}
+    assert labels.sized("mlp", 30, 64) == {"width": 64, "depth": 30}
+    assert labels.size("mlp", {"depth": 30}) == (30, 128) and labels.size("convnet", {}) == (6, 16)
+    assert labels.size("resnet20", {}) is None
     with pytest.raises(ValueError, match="resnet20 has a fixed depth"):
-        slots.sized("resnet20", 3, 16)
+        labels.sized("resnet20", 3, 16)
 
 
 def _run(config, **record):
@@ -177,26 +177,26 @@ def _run(config, **record):
 
 def test_records_are_found_by_their_settings_but_for_the_seed_and_the_device():
     config = start.config("sigmoid", "complete")
-    records = slots.by_settings([_run(config, seed=seed, device="cuda", precision="bf16", log_every=9)
+    records = labels.by_settings([_run(config, seed=seed, device="cuda", precision="bf16", log_every=9)
                                  for seed in (2, 0, 1)] + [_run(replace(config, lr=0.2))])
-    assert [run.config["seed"] for run in records[slots.key(config.record())]] == [0, 1, 2]
+    assert [run.config["seed"] for run in records[labels.key(config.record())]] == [0, 1, 2]
     for other in (replace(config, lr=0.3), replace(config, placement="before"), replace(config, batch_size=64)):
-        assert slots.key(other.record()) not in records
+        assert labels.key(other.record()) not in records
 
 
 def test_settings_written_out_equal_those_left_out():
     config = TrainConfig(data="digits", placement="complete")
     written = replace(config, activation=["relu"] * 6, norm_options=dict(STRUCTURE), crop_padding=1, flip=False,
                       model_options={"widths": [16, 16, 32, 32, 64, 64]})
-    assert slots.key(config.record()) == slots.key(written.record())
-    assert slots.key(replace(config, norm_options={"gamma": None}).record()) != slots.key(config.record())
-    assert slots.key(replace(config, activation=["relu"] * 5 + ["tanh"]).record()) != slots.key(config.record())
+    assert labels.key(config.record()) == labels.key(written.record())
+    assert labels.key(replace(config, norm_options={"gamma": None}).record()) != labels.key(config.record())
+    assert labels.key(replace(config, activation=["relu"] * 5 + ["tanh"]).record()) != labels.key(config.record())
 
 
 def test_every_recorded_run_of_the_notebooks_is_found_by_its_settings():
     plan = start.plan() + guided.plan()
-    records = slots.by_settings([_run(config) for config in plan])
-    assert all(len(records[slots.key(config.record())]) == len(SEEDS) for config in plan)
+    records = labels.by_settings([_run(config) for config in plan])
+    assert all(len(records[labels.key(config.record())]) == len(SEEDS) for config in plan)
 
 
 OPERATIONS = st.one_of(
@@ -214,7 +214,7 @@ def _after(config, structure, operation):
     if what == "click":
         return slots.clicked(config, structure, value, layer)[0]
     if what == "model":
-        options = slots.sized(value, number, 4) if slots.has_sizes(value) else {}
+        options = labels.sized(value, number, 4) if labels.has_sizes(value) else {}
         return slots.changed(config, structure, model=value, model_options=options)
     if what == "switch":
         structure[value] = bool(number)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import ipywidgets
 
 from cbn_lab import activations, blocks
+from cbn_lab.widgets.layout import row
 from cbn_lab.widgets.player import DOUBLE_CLICK_SECONDS
 from cbn_lab.widgets.slots import COMPLETE, SLOTS, holding
 
@@ -94,10 +95,3 @@ def _word(text: str) -> ipywidgets.HTML:
     word = ipywidgets.HTML(text)
     word.layout.margin = "2px 0.3em"
     return word
-
-
-def row(children: list) -> ipywidgets.HBox:
-    """Side by side as far as there is room."""
-    box = ipywidgets.HBox(children)
-    box.layout.flex_flow, box.layout.align_items = "row wrap", "center"
-    return box

@@ -9,7 +9,7 @@ import ipywidgets
 
 from cbn_lab import data, models
 from cbn_lab.train import TrainConfig
-from cbn_lab.widgets import slots
+from cbn_lab.widgets import labels, slots
 
 SMALL = {"train_images": 3840, "validation_images": 1000}  # of CIFAR: 30 steps of 128 images an epoch, see `start`
 EVERYTHING = {"train_images": None, "validation_images": 0}
@@ -56,12 +56,12 @@ class Network(Knobs):
         self._heard(self._width, lambda width: self._resize(self._depth.value, width))
 
     def _resize(self, depth: int, width: int) -> None:
-        self._on_change(model_options=slots.sized(self._model.value, depth, width))
+        self._on_change(model_options=labels.sized(self._model.value, depth, width))
 
     def _set(self, config: TrainConfig) -> None:
         _choose(self._model, config.model)
         _choose(self._data, self._words(config))
-        size = slots.size(config.model, config.model_options)
+        size = labels.size(config.model, config.model_options)
         for control in (self._depth, self._width):  # out of sight, and out of reach of the keyboard, but in their place
             control.disabled, control.layout.visibility = size is None, "visible" if size else "hidden"
         if size is not None:

@@ -19,11 +19,12 @@ from cbn_lab import data, figures, guided, models, share, start
 from cbn_lab.probes import layers
 from cbn_lab.runs import Run
 from cbn_lab.train import TrainConfig, initial_model
-from cbn_lab.widgets import slots
-from cbn_lab.widgets.board import Board, row
+from cbn_lab.widgets import labels, slots
+from cbn_lab.widgets.board import Board
 from cbn_lab.widgets.code import CodePanel
 from cbn_lab.widgets.display import Shown, debounced, one_line
 from cbn_lab.widgets.knobs import Network, Structure, Training
+from cbn_lab.widgets.layout import button, heading, room, row, text
 from cbn_lab.widgets.live import LiveTraining
 
 IMAGES = 256  # of the training split, for the statistics
@@ -70,32 +71,32 @@ class Playground(Shown):
     """See `playground`. `config` is what Start would train; `live` trains it; `error` is what the error line shows."""
 
     def __init__(self, config: TrainConfig, records: Sequence[Run], root=None):
-        self._root, self._recorded = root, slots.by_settings(records)
+        self._root, self._recorded = root, labels.by_settings(records)
         self._layer: int | None = None
         self._drawn: tuple = ()  # what the diagram and the table were last made from
         self.config, self.error = config, None
         self.network, self.training = Network(self._slide, root), Training(self._slide)
         self.structure = Structure(self._switch)
         self.board = Board(self._click, self._name, self._select)
-        self.live = LiveTraining([config], label=slots.label, root=root)
+        self.live = LiveTraining([config], label=labels.label, root=root)
         self._pinned: dict[str, list[Run]] = {}
-        self._pin = _button("Pin recorded curves", "keep these recorded curves in the picture to compare with others",
-                            self.pin)
-        self._unpin = _button("Unpin", "take the pinned curves out of the picture", self.unpin)
+        self._pin = button("Pin recorded curves", "keep these recorded curves in the picture to compare with others",
+                           self.pin)
+        self._unpin = button("Unpin", "take the pinned curves out of the picture", self.unpin)
         self.code = CodePanel(lambda: self.config, self._restore, root=root)
-        self._words, self._why = _text("3.2em"), _text("1.6em")
-        self._diagram, self._table, self._found = ipywidgets.Image(format="png"), _text("4em"), _text("1.6em")
+        self._words, self._why = text("3.2em"), text("1.6em")
+        self._diagram, self._table, self._found = ipywidgets.Image(format="png"), text("4em"), text("1.6em")
         self._diagram.layout.max_width = "100%"
         self._table.layout.max_height, self._table.layout.overflow = "24em", "auto"
         self._redraw_later = debounced(self._redraw, SETTLE_SECONDS)
         self._offer_later = debounced(self._offer, SETTLE_SECONDS)
         self.view = ipywidgets.VBox([
-            _heading("1 Network and data"), self.network.view,
-            _heading("2 Its blocks: click on a slot to put a norm there, and again to take it out"),
-            self.board.view, self._why, self.structure.view, self._words, _room(self._diagram, "10em"),
-            _heading(f"3 What enters each layer before training ({IMAGES} training images)"), self._table,
-            _heading("4 Training"), self.training.view, row([self._pin, self._unpin, self._found]), self.live.view,
-            _heading("5 Take it with you: the script, or the state as one line that restores it"), self.code.view])
+            heading("1 Network and data"), self.network.view,
+            heading("2 Its blocks: click on a slot to put a norm there, and again to take it out"),
+            self.board.view, self._why, self.structure.view, self._words, room(self._diagram, "10em"),
+            heading(f"3 What enters each layer before training ({IMAGES} training images)"), self._table,
+            heading("4 Training"), self.training.view, row([self._pin, self._unpin, self._found]), self.live.view,
+            heading("5 Take it with you: the script, or the state as one line that restores it"), self.code.view])
         _load_optimizers()
         self.set(config)
 
@@ -186,8 +187,8 @@ class Playground(Shown):
     def _offer(self) -> None:
         """What is recorded of these settings, over what is pinned, and what Start would train."""
         try:
-            found = self._recorded.get(slots.key(self.config.record()), [])
-            current = {slots.label(self.config): found} if found else {}
+            found = self._recorded.get(labels.key(self.config.record()), [])
+            current = {labels.label(self.config): found} if found else {}
             self.live.show([self.config], self._pinned | current, keep=True)
             self._pin.disabled, self._unpin.disabled = not current.keys() - self._pinned.keys(), not self._pinned
             self._found.value = _offered(found, self.live.running)
@@ -197,8 +198,8 @@ class Playground(Shown):
 
     def pin(self) -> None:
         """Keep the recorded curves of these settings in the picture when the settings change."""
-        if found := self._recorded.get(slots.key(self.config.record())):
-            self._pinned[slots.label(self.config)] = found
+        if found := self._recorded.get(labels.key(self.config.record())):
+            self._pinned[labels.label(self.config)] = found
         self._offer()
 
     def unpin(self) -> None:
@@ -235,31 +236,6 @@ def _offered(found: Sequence[Run], running: bool) -> str:
     if found:
         return "These settings are recorded; Start trains them here as well, with the curve over the recorded ones."
     return "These settings are not recorded; Start trains them here."
-
-
-def _button(description: str, tooltip: str, act: Callable[[], None]) -> ipywidgets.Button:
-    button = ipywidgets.Button(description=description, tooltip=tooltip)
-    button.layout.width = "auto"
-    button.on_click(lambda _: act())
-    return button
-
-
-def _heading(text: str) -> ipywidgets.HTML:
-    return ipywidgets.HTML(f"<h4 style='margin:0.8em 0 0.2em'>{html.escape(text)}</h4>")
-
-
-def _text(height: str) -> ipywidgets.HTML:
-    """Room for words that come and go: what stands below does not jump."""
-    text = ipywidgets.HTML()
-    text.layout.min_height = height
-    return text
-
-
-def _room(widget: ipywidgets.Widget, height: str) -> ipywidgets.VBox:
-    """At least this height for a widget whose own height changes."""
-    box = ipywidgets.VBox([widget])
-    box.layout.min_height, box.layout.align_items = height, "flex-start"
-    return box
 
 
 def playground(config: TrainConfig | None = None, *, records: Sequence[Run] | None = None, root=None) -> Playground:
