@@ -100,7 +100,9 @@ def discussion(*parts):
 # 5. **Take it with you.** A script of plain PyTorch, without our library, that repeats the numbers. And one short line
 #    that is the whole state: send it to a neighbour, who pastes it and sees what you see.
 #
-# All controls can be reached with the Tab key and used with the arrow keys and the space bar.
+# All controls can be reached with the Tab key. The space bar presses a button and opens a menu, the arrow keys move a
+# slider and choose in an open menu, and Enter takes the choice. Open a menu first: on a closed one JupyterLab takes
+# arrows and letters for commands of its own.
 
 # %%
 widgets.playground()
