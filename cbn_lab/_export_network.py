@@ -26,6 +26,7 @@ class Network:
     frozen                         endings of the names of parameters that do not train
     shifted, multiplier            an expression for the places in `model` of the blocks whose shifts are used times
                                    sqrt(multiplier); "" where the multiplier is 1 or there is no shift
+    norm_first                     whether the first layer is a norm, on the images themselves
     """
 
     classes: list[str]
@@ -36,6 +37,7 @@ class Network:
     shifted: str
     multiplier: float
     convolutional: bool
+    norm_first: bool
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def describe(config: TrainConfig, channels: int, size: int, classes: int) -> Net
     classes_used = [line for name, line in _own_classes(options, dims).items() if any(name in m for m in model)]
     return Network([line for lines in classes_used for line in lines], model, all(biased), any(biased),
                    tuple(dict.fromkeys(name for slot in slots.values() for name in slot.fixed)),
-                   _places(shifts) if shifts and k != 1 else "", k, dims == 2)
+                   _places(shifts) if shifts and k != 1 else "", k, dims == 2, layers[0].placement == "before_weight")
 
 
 def _layers(config: TrainConfig, channels: int, size: int) -> list[_Layer]:

@@ -142,6 +142,8 @@ def _forward(config: TrainConfig, net: network.Network) -> list[str]:
         argument = "pixels"
         before.append("images = torch.addcmul(shift, pixels.float(), scale)"
                       f"{'.contiguous(memory_format=torch.channels_last)' if net.convolutional else ''}")
+    elif net.convolutional and net.norm_first:  # one channel: layouts differ in strides alone, yet in kernels
+        before.append("images = images.reshape(-1, 8, 8, 1).permute(0, 3, 1, 2)  # the strides of channels_last")
     comment = ""
     if net.shifted:
         root = math.sqrt(net.multiplier)

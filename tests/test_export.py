@@ -1,6 +1,6 @@
 """Exported scripts: run where cbn_lab cannot be imported, they give the losses and the accuracy of `fit`, bit for bit.
 
-The one exception is stated in `_tolerance`. Scripts run in a process of their own, several one after the other, since
+Scripts run in a process of their own, several one after the other, since
 importing torch takes longer than these trainings.
 """
 
@@ -66,19 +66,12 @@ def _accuracies(printed):
     return {line.split()[0]: float(line.split()[-1]) for line in printed.splitlines() if "accuracy" in line}
 
 
-def _tolerance(config):
-    """None, but where a batch norm stands on the images themselves and these have one channel: PyTorch cannot tell the
-    two memory layouts of such images apart and takes another kernel than in `fit`."""
-    first = config.placement if isinstance(config.placement, str) else config.placement[0]
-    return 2e-6 if (config.data, config.model, first) == ("digits", "convnet", "before_weight") else 0.0
-
-
 def _require_equal(configs, folder, **options):
     results = _run([export.script(config, **options) for config in configs], folder)
     for config, (losses, printed) in zip(configs, results, strict=True):
         run = fit(replace(config, log_every=1), **options)
         expected = np.reshape([entry["loss"] for entry in run.curve], (config.epochs, -1))
-        assert np.abs(np.array(losses) - expected).max() <= _tolerance(config), share.encode(config)
+        assert np.array_equal(losses, expected), share.encode(config)
         words = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith("epoch")]
         np.testing.assert_allclose(words, expected.mean(1), atol=6e-7)
         wanted = {split: round(run.final[f"{split}_accuracy"], 4) for split in _accuracies(printed)}
