@@ -216,3 +216,10 @@ def test_a_figure_drawn_in_a_thread_keeps_its_style_when_another_ends():
     left.set()
     thread.join()
     assert seen == [False]
+
+
+def test_a_menu_is_wide_enough_for_a_long_choice():
+    menu = ipywidgets.Dropdown(description="word", options=["bar", ("a choice of no less than sixty letters, spaces "
+                                                                     "counted, or more", "beam")])
+    Explorer(_bars, [menu], lambda of: {"heights": [1], "word": menu.value})
+    assert float(menu.layout.width.removesuffix("em")) >= 0.5 * (4 + 60)
