@@ -70,11 +70,27 @@ class Book:
         return self.page.locator(self.CELL).filter(has=self.page.locator(self.INPUT, has_text=text)).first
 
     def move_slider(self, slider, steps: int) -> None:
-        """Move `slider` (a .widget-slider) by keyboard: so many arrow keys to the right, or to the left if negative."""
+        """Move `slider` (a .widget-slider) by keyboard: so many arrow keys to the right, or to the left if negative.
+
+        On a busy machine keys that come right after a widget appears may go nowhere: then they are pressed once more.
+        """
+        handle, readout = slider.locator(self.HANDLE), slider.locator(".widget-readout")
+        before = readout.inner_text()
+        for _ in range(3):
+            handle.focus()
+            for _ in range(abs(steps)):
+                handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
+            self.page.wait_for_timeout(1000)
+            if readout.inner_text() != before:
+                return
+        raise AssertionError(f"the slider stays at {before}")
+
+    def click_slider(self, slider, pixels: int) -> None:
+        """Click on the track of `slider`, so many pixels to the right of its handle, or to the left if negative."""
         handle = slider.locator(self.HANDLE)
-        handle.focus()
-        for _ in range(abs(steps)):
-            handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
+        handle.scroll_into_view_if_needed()
+        box = handle.bounding_box()
+        self.page.mouse.click(box["x"] + box["width"] / 2 + pixels, box["y"] + box["height"] / 2)
 
     def wait_until_finished(self, seconds: float = 200) -> None:
         """Until every cell has run and the kernel is idle, or a cell has failed, which fails the test."""
