@@ -22,7 +22,8 @@ EXAMPLE = f"{VERSION} activation=relu placement=before lr=0.03"
 DEFAULT = TrainConfig(data="digits", model="convnet", activation="sigmoid", placement="complete", epochs=10,
                       batch_size=128, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_norm=True, seed=0, device="cpu",
                       precision="fp32", log_every=4)
-LONGEST_RUN = 10_000  # a*n with a larger n is refused: pasted text must not fill the memory
+LONGEST_RUN = 10_000  # a*n with a larger n is refused, and a state of more values in all:
+MOST_VALUES = 1_000_000  # pasted text must not fill the memory, with runs inside of runs either
 
 _NAMES = [f.name for f in fields(TrainConfig)]
 _WORD = r"[A-Za-z_/][A-Za-z0-9_./+~-]*"
@@ -34,7 +35,7 @@ _TOKEN = re.compile(rf"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")
 
 
 def encode(config: TrainConfig) -> str:
-    """One line that `decode` turns into an equal configuration.
+    """One line that `decode` turns into an equal configuration (up to `MOST_VALUES` names and numbers).
 
     A data set given as a path is written with the whole path, which another machine may not have. Raises TypeError for
     anything but a TrainConfig.
@@ -100,7 +101,7 @@ class _Reader:
     """Reads one state from left to right; each method takes what it names and leaves the rest."""
 
     def __init__(self, text: str):
-        self.text, self.end = text.rstrip(), 0
+        self.text, self.end, self.size = text.rstrip(), 0, 0
         self._advance()
 
     def settings(self) -> dict:
@@ -130,15 +131,22 @@ class _Reader:
         """(values, whether they were written as several, with a comma or a *) up to the bracket `end`."""
         values, several = [], False
         while not (end and self.token == end):
+            before = self.size
             value, count = self._value(), 1
             if self.token == "*":
                 several, count = True, self._count()
+                self._grow((self.size - before) * (count - 1))
             values += [value] * count
             if self.token != ",":
                 break
             several = True
             self._advance()
         return values, several
+
+    def _grow(self, values: int) -> None:
+        self.size += values
+        if self.size > MOST_VALUES:
+            raise ValueError(f"the state holds more than {MOST_VALUES:,} values; shorten its lists")
 
     def _count(self) -> int:
         self._advance()
@@ -148,6 +156,7 @@ class _Reader:
         return int(text)
 
     def _value(self):
+        self._grow(1)
         kind, token = self.kind, self._take()
         if kind == "string":
             return _unquoted(token)

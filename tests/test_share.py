@@ -83,6 +83,7 @@ def test_space_around_and_between_the_parts_means_nothing():
     ("cbn1 activation=relu,", "the state ends too early"),
     ("cbn1 activation=relu*0", "a whole number from 1 to 10000, got '0'"),
     ("cbn1 activation=relu*99999999", "a whole number from 1 to 10000"),
+    ("cbn1 model_options={widths:[[[4*10000]*10000]*10000]}", "more than 1,000,000 values; shorten its lists"),
     ("cbn1 activation=[relu", "a ] is missing to close the ["),
     ("cbn1 norm_options={eps}", "a : is missing after the key 'eps'"),
     ("cbn1 norm_options={eps:1,eps:2}", "the key 'eps' stands twice"),
