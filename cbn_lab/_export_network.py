@@ -73,7 +73,8 @@ def describe(config: TrainConfig, channels: int, size: int, classes: int) -> Net
     biased = [slots[layer.placement].bias for layer in layers]
     shifts = [i + len(ends[0]) for i, layer in enumerate(layers) if slots[layer.placement].shifts]
     k = float(options.get("shift_lr_multiplier", 9.0))
-    classes_used = [line for name, line in _own_classes(options, dims).items() if any(name in m for m in model)]
+    own = _own_classes(options, dims, low=config.precision == "bf16")
+    classes_used = [line for name, line in own.items() if any(name in m for m in model)]
     return Network([line for lines in classes_used for line in lines], model, all(biased), any(biased),
                    tuple(dict.fromkeys(name for slot in slots.values() for name in slot.fixed)),
                    _places(shifts) if shifts and k != 1 else "", k, dims == 2, layers[0].placement == "before_weight")
@@ -215,30 +216,41 @@ def _places(places: list[int]) -> str:
     return f"({', '.join(map(str, places))})"
 
 
-def _own_classes(options: dict, dims: int) -> dict[str, list[str]]:
-    """Layers that PyTorch lacks, by name. A batch norm lends its gamma, shift and running statistics."""
+def _own_classes(options: dict, dims: int, *, low: bool) -> dict[str, list[str]]:
+    """Layers that PyTorch lacks, by name. A batch norm lends its gamma, shift and running statistics.
+
+    `low`: maps may have 16 bits; statistics are taken in float32 all the same, and a gamma or shift that stands alone
+    is rounded to 16 bits, as in `norms`.
+    """
     axes, wide = ("(0, 2, 3)", "[:, None, None]") if dims == 2 else ("0", "")
     momentum, eps = options.get("momentum", 0.1), options.get("eps", 1e-5)
-    affine = f"self.weight{wide} + self.bias{wide}"
+    cast, widen, back = (".to(x.dtype)", ["        kind, x = x.dtype, x.float()"], ".to(kind)") if low else ("", [], "")
+    affine = f"self.weight{wide}{cast} + self.bias{wide}{cast}"
     base = f"(nn.BatchNorm{dims}d):"
+
+    def returned(product: str) -> str:
+        whole = f"{product} + self.bias{wide}"
+        return f"        return {f'({whole}){back}' if low else whole}"
+
     return {
         "LeCunTanh": _LECUN_TANH,
         "Affine": [f"class Affine{base}  # gamma and shift alone, without statistics", "    def forward(self, x):",
                    f"        return x * {affine}", ""],
-        "CenterOnly": [f"class CenterOnly{base}  # takes the mean out and leaves the scale", 
-                       "    def forward(self, x):",
+        "CenterOnly": [f"class CenterOnly{base}  # takes the mean out and leaves the scale",
+                       "    def forward(self, x):", *widen,
                        f"        mean = torch.var_mean(x, {axes}, correction=0)[1] if self.training else "
                        "self.running_mean",
                        "        if self.training:",
                        f"            self.running_mean.lerp_(mean.detach(), {momentum!r})",
-                       f"        return (x - mean{wide}) * {affine}", ""],
+                       returned(f"(x - mean{wide}) * self.weight{wide}"), ""],
         "ScaleOnly": [f"class ScaleOnly{base}  # leaves the mean in and divides by the root mean square",
-                      "    def forward(self, x):", "        second = self.running_var", "        if self.training:",
+                      "    def forward(self, x):", *widen, "        second = self.running_var",
+                      "        if self.training:",
                       f"            var, mean = torch.var_mean(x, {axes}, correction=0)",
                       "            second = var + mean * mean",
                       f"            self.running_var.lerp_(second.detach(), {momentum!r})",
                       f"        scale = torch.rsqrt(second + {eps!r}) * self.weight",
-                      f"        return x * scale{wide} + self.bias{wide}", ""],
+                      returned(f"x * scale{wide}"), ""],
     }
 
 

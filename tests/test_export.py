@@ -103,6 +103,13 @@ def test_structures_of_the_complete_layer(tmp_path):
                     for net in (SMALL, MLP)], tmp_path)
 
 
+def test_structures_in_bf16(tmp_path):
+    """Own classes take statistics in float32, and round a gamma or shift that stands alone."""
+    structures = [{"center": False}, {"standardize": "before", "scale": False}, {"gamma": "before", "eps": 1e-3}]
+    _require_equal([replace(net, norm_options=options, activation="softplus", precision="bf16", seed=1)
+                    for options in structures for net in (SMALL, MLP)], tmp_path)
+
+
 def test_settings_of_the_training(tmp_path):
     changes = [{"decay_norm": False}, {"weight_decay": 0.0}, {"momentum": 0.0}, {"crop_padding": 0},
                {"crop_padding": 2}, {"flip": True}, {"flip": True, "crop_padding": 0}, {"batch_size": 1000},
@@ -229,7 +236,7 @@ def test_a_long_state_is_wrapped_and_can_still_be_read():
     config = replace(MLP, model_options={"width": 8, "depth": 30}, activation=("relu", "tanh") * 15, lr=0.012345)
     comments = [line for line in export.script(config).splitlines() if line.startswith("# ")]
     assert len(comments) > 1
-    state = " ".join(line.removeprefix("# ") for line in comments).partition("state: ")[2]
+    state = " ".join(line.removeprefix("# ").removesuffix(export.GOES_ON) for line in comments).partition("state: ")[2]
     assert share.decode(state) == config
 
 
