@@ -77,11 +77,54 @@ def test_a_state_is_restored(panel, host):
     assert panel.error is None and _message(panel) == "restored"
 
 
+def test_what_a_restored_state_says_stays_until_the_settings_change(panel, host):
+    _named(panel, "state").value = "cbn1 lr=0.03"
+    panel.restore()
+    panel.refresh()  # the playground's, a moment later
+    assert _message(panel) == "restored"
+    host.config = SMALL
+    panel.refresh()
+    assert _message(panel) == "" and panel.state == share.encode(SMALL)
+
+
+def test_settings_that_are_taken_over_although_they_fail_keep_their_error(host, tmp_path):
+    def take(config):
+        host.config = config
+        raise RuntimeError("cannot be drawn")
+
+    panel = CodePanel(host.get, take, folder=tmp_path)
+    _named(panel, "state").value = "cbn1  lr=0.03"
+    panel.restore()
+    panel.refresh()
+    assert "cannot be drawn" in _message(panel) and panel.state == "cbn1 lr=0.03"
+
+
+@pytest.mark.parametrize("pasted", ['"{}"', "'{}'", "`{}`", " “{}” ", "# CBN Lab state: {}", "{}\n"])
+def test_a_state_may_be_pasted_with_what_stood_around_it(panel, host, pasted):
+    wanted = replace(SMALL, lr=0.03)
+    _named(panel, "state").value = pasted.format(share.encode(wanted).replace(" ", "\N{NO-BREAK SPACE}"))
+    panel.restore()
+    assert panel.error is None and host.config == wanted
+
+
 def test_the_first_line_of_a_script_restores_its_state(panel, host):
     wanted = replace(SMALL, lr=0.03, activation="relu")
     _named(panel, "state").value = export.script(wanted).splitlines()[0]
     panel.restore()
     assert host.config == wanted
+
+
+@pytest.mark.parametrize("end", ["\n", ""])  # a field for one line drops it
+def test_a_state_of_two_lines_is_restored_whole_or_not_at_all(panel, host, end):
+    wanted = replace(SMALL, model="convnet", placement=("complete", "before", "none", "after", "both", "before_weight"),
+                     activation=("sigmoid", "tanh", "relu", "selu", "swish", "gelu"))
+    first, second = export.script(wanted).splitlines()[:2]
+    _named(panel, "state").value = first
+    panel.restore()
+    assert "paste that line, too" in _message(panel) and host.config == SMALL
+    _named(panel, "state").value = first + end + second
+    panel.restore()
+    assert panel.error is None and host.config == wanted
 
 
 def test_what_is_no_state_is_refused_in_one_line_and_changes_nothing(panel, host):

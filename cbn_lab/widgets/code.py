@@ -1,6 +1,7 @@
 """Give me the code: the present settings as a script to take along, and as one line that restores them."""
 
 import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import ipywidgets
 
 from cbn_lab import share
 from cbn_lab.config import TrainConfig
-from cbn_lab.export import STATE, script
+from cbn_lab.export import GOES_ON, STATE, script
 from cbn_lab.widgets.display import NOTE, VIEW, one_line
+
+QUOTES = ('""', "''", "``", "“”", "‘’", "„“")  # that a state may be pasted in
 
 
 class CodePanel:
@@ -28,7 +31,7 @@ class CodePanel:
                  root=None, folder=None):
         self._get_config, self._restore, self._root = get_config, restore, root
         self._folder = Path(folder) if folder is not None else Path()
-        self._asked = False
+        self._asked, self._shown = False, None
         self.error: Exception | None = None
         self._code = ipywidgets.Textarea(description="script", rows=24)
         self._state = ipywidgets.Text(description="state")
@@ -57,8 +60,9 @@ class CodePanel:
         return self._state.value
 
     def refresh(self) -> None:
-        """Follow the settings."""
-        self._try(lambda: self._fill(with_code=self._asked))
+        """Follow the settings; where they are as before, what was said last stays."""
+        if self._get_config() != self._shown:
+            self._try(lambda: self._fill(with_code=self._asked))
 
     def give(self) -> None:
         """Write the script of the present settings."""
@@ -74,14 +78,16 @@ class CodePanel:
         self._try(self._hand_on)
 
     def _hand_on(self) -> str:
-        text = self._state.value.strip()
-        if text.startswith("#"):  # the first line of a script, pasted as it is
-            text = text.partition(STATE)[2]
-        self._restore(share.decode(text))
+        config = share.decode(_unwrapped(self._state.value))
+        try:
+            self._restore(config)
+        finally:  # settings that cannot be drawn are taken over, too; a misspelt state stays to be put right
+            if self._get_config() != self._shown:
+                self._fill(with_code=self._asked)
         return "restored"
 
     def _fill(self, with_code: bool) -> str:
-        config = self._get_config()
+        config = self._shown = self._get_config()
         self._state.value = share.encode(config)
         if not with_code:
             return ""
@@ -107,6 +113,22 @@ class CodePanel:
             text = str(error)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.view.model_id}
         return {VIEW: view, "text/html": f"{NOTE}<pre>{html.escape(text)}</pre>", "text/plain": text}
+
+
+def _unwrapped(text: str) -> str:
+    """The state in what was pasted: without quotes around it, or a script's first lines without what comes before.
+
+    A field for one line drops the ends of the lines. ValueError for a first line that goes on in the next.
+    """
+    text = text.replace("\N{NO-BREAK SPACE}", " ").strip()
+    if text.startswith("#"):
+        text = re.sub(rf"{re.escape(GOES_ON)}\s*#", "", text.partition(STATE)[2]).strip()
+        if text.endswith(GOES_ON):
+            raise ValueError("the state goes on in the next line of the script; paste that line, too")
+    for opening, closing in QUOTES:
+        if text.startswith(opening) and text.endswith(closing):
+            return text.removeprefix(opening).removesuffix(closing)
+    return text
 
 
 def _saved(text: str, folder: Path) -> str:
