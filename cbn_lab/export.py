@@ -20,6 +20,7 @@ from cbn_lab._export_network import wrapped
 from cbn_lab.config import TrainConfig
 
 STATE = "CBN Lab state:"  # stands in the first line of a script, before the state
+GOES_ON = "\\"  # ends a line of the state that goes on in the next: half a state would be another one
 # data set -> (class in torchvision, channels, pixels a side, classes, training images)
 _SETS = {"digits": ("", 1, 8, 10, 1415), "cifar10": ("CIFAR10", 3, 32, 10, 50000),
          "cifar100": ("CIFAR100", 3, 32, 100, 50000)}
@@ -65,8 +66,9 @@ def script(config: TrainConfig, *, root=None) -> str:
 def _header(config: TrainConfig) -> list[str]:
     complete = "complete" in config.placement  # a name, or a list of names
     text = f"{'Our reconstruction of CBN. ' * complete}{STATE} {share.encode(config)}"
-    return textwrap.wrap(text, 120, initial_indent="# ", subsequent_indent="# ", break_long_words=False,
-                         break_on_hyphens=False)
+    *lines, last = textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ", break_long_words=False,
+                                 break_on_hyphens=False)
+    return [*(f"{line} {GOES_ON}" for line in lines), last]
 
 
 def _imports(config: TrainConfig, root) -> list[str]:
