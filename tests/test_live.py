@@ -120,6 +120,7 @@ def test_a_diverged_run_is_kept_and_called_so():
     with pytest.raises(DivergedError):
         live.start()
     assert [run.status for run in live.runs] == ["diverged"]
+    assert live._status.value.startswith("none, seed 0: <span")  # whose it is, also after the settings have changed
 
 
 def test_a_figure_that_cannot_be_drawn_is_an_error_in_the_widget(monkeypatch):

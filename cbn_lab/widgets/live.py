@@ -183,7 +183,7 @@ class LiveTraining(Shown):
             ending = "stopped"
         except Exception as error:
             if mine is self._work.task:
-                self.error, ending = error, one_line(error)
+                self.error, ending = error, f"{html.escape(self._name(config))}: {one_line(error)}"
         if mine is self._work.task:
             self._current = None
             self._set_buttons(running=False)
@@ -200,7 +200,7 @@ class LiveTraining(Shown):
 
     async def _train_one(self, config: TrainConfig, start: float, share: float, began: float) -> None:
         """One run, which is `share` of the round, beginning at `start` of it."""
-        self._status.value = html.escape(f"{self._label(config)}, seed {config.seed}: loading the data")
+        self._status.value = html.escape(f"{self._name(config)}: loading the data")
         await asyncio.sleep(PAUSE_SECONDS)
         trainer = Trainer(config, root=self._root)
         if config.validation_images:
@@ -223,6 +223,9 @@ class LiveTraining(Shown):
             raise
         self._bar.value = start + share
         self._settle(live, status="finished", final=trainer.final())
+
+    def _name(self, config: TrainConfig) -> str:
+        return f"{self._label(config)}, seed {config.seed}"
 
     def _report(self, where: str, done: float, seconds: float) -> None:
         self._bar.value = done
