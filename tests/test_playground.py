@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import activations, blocks, data, figures, share, start, widgets
+from cbn_lab import activations, blocks, data, export, figures, share, start, widgets
 from cbn_lab.probes import layers
 from cbn_lab.runs import Run
 from cbn_lab.train import Trainer
@@ -209,6 +209,22 @@ def test_settings_that_no_control_offers_are_shown_as_they_are():
     assert playground.config == replace(odd, norm_options=odd.norm_options | {"gamma": None})
 
 
+@pytest.mark.parametrize("rate", [1e-5, 50.0])
+def test_a_rate_beyond_the_slider_is_shown_as_it_is(rate):
+    playground = _playground(replace(SMALL, lr=rate))
+    assert playground.training.controls["learning rate"].value == pytest.approx(rate) and playground.config.lr == rate
+
+
+def test_a_table_whose_diagram_could_not_be_drawn_does_not_outlive_its_settings(monkeypatch):
+    playground = _playground()
+    with monkeypatch.context() as broken:
+        broken.setattr(sys.modules["cbn_lab.widgets.playground"], "diagram", lambda *arguments: 1 / 0)
+        playground.set(replace(SMALL, activation="relu"))
+        assert isinstance(playground.error, ZeroDivisionError) and playground._found.value == ""
+    playground.set(SMALL)
+    _assert_shows(playground, SMALL)
+
+
 def test_an_error_is_one_line_and_the_controls_stay_usable():
     playground = _playground()
     playground.network.controls["model"].value = "vgg16"
@@ -311,7 +327,7 @@ def test_a_training_goes_on_with_its_settings_and_the_next_takes_the_new_ones():
         await _until(lambda: playground.live.runs)
         playground.board.slots["norm"].click()
         playground.training.controls["epochs"].value = 1
-        await _until(lambda: "keeps its settings" in playground._found.value)
+        await _until(lambda: "keeps its own" in playground._found.value)
         assert playground.live.running
         playground.live.stop()
         await playground.live.done()
@@ -371,7 +387,8 @@ def test_the_state_follows_and_restores():
     state = playground.code.state
     assert share.decode(state) == playground.config != SMALL
     playground.code.give()
-    assert state in " ".join(line.lstrip("# ") for line in playground.code.code.splitlines())
+    first, second = (line.lstrip("# ") for line in playground.code.code.splitlines()[:2])
+    assert state in f"{first.removesuffix(export.GOES_ON)}{second}"
     other = _playground(share.DEFAULT)
     other.code._state.value = state
     other.code.restore()

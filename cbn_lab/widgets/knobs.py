@@ -3,6 +3,7 @@
 Each group shows settings (`show`) without calling anybody, and calls `on_change(**settings)` for what the user does.
 """
 
+import math
 from collections.abc import Callable
 
 import ipywidgets
@@ -95,6 +96,8 @@ class Training(Knobs):
             self._heard(control, lambda value, name=name: on_change(**{name: value}))
 
     def _set(self, config: TrainConfig) -> None:
+        exponent = math.log10(config.lr)  # a restored rate may lie beyond the slider's ends
+        self._rate.min, self._rate.max = min(self._rate.min, exponent), max(self._rate.max, exponent)
         self._rate.value = config.lr
         for name, control in self._whole.items():
             control.max = max(control.max, getattr(config, name))

@@ -178,8 +178,9 @@ class Playground(Shown):
         if (structure, config.seed) == self._drawn:
             return
         net, rows = look(config, self._root)
+        known, self._drawn = structure in self._drawn, ()  # until both are drawn, neither counts as drawn
         self._table.value = figures.layer_table(rows, caption=_caption(rows))
-        if structure not in self._drawn:
+        if not known:
             with matplotlib.rc_context({"text.hinting": "none"}):
                 self._diagram.value = diagram(net, config, self._root, self._layer).png(DPI)
         self._drawn = structure, config.seed
@@ -191,7 +192,7 @@ class Playground(Shown):
             current = {labels.label(self.config): found} if found else {}
             self.live.show([self.config], self._pinned | current, keep=True)
             self._pin.disabled, self._unpin.disabled = not current.keys() - self._pinned.keys(), not self._pinned
-            self._found.value = _offered(found, self.live.running)
+            self._found.value = "" if self.error else _offered(found, self.live.running)
             self.code.refresh()
         except Exception as error:
             self._fail(error)
@@ -232,7 +233,7 @@ def _caption(rows) -> str:
 
 def _offered(found: Sequence[Run], running: bool) -> str:
     if running:
-        return "What is being trained keeps its settings, see its label; the next start takes the new ones."
+        return "The next start trains these settings; a training under way keeps its own, see its label."
     if found:
         return "These settings are recorded; Start trains them here as well, with the curve over the recorded ones."
     return "These settings are not recorded; Start trains them here."
