@@ -56,6 +56,17 @@ def test_one_arm_can_end_earlier_than_another():
     assert "at epoch 2. complete" in figure.alt and figure.alt.endswith("at epoch 4.")
 
 
+def test_the_sentence_says_how_far_the_losses_and_how_far_the_accuracies_go():
+    """The accuracy of epoch 1 is not called that of epoch 1.5; seeds may have got to different epochs."""
+    first, second = ({"epoch": 1.0, "loss": 2.0, "test_accuracy": 0.5}, {"epoch": 1.5, "loss": 1.0})
+    config = _run("after").config
+    arm = [runs.Run(config | {"seed": seed}, curve, {}, {}, "finished")
+           for seed, curve in enumerate(([first, second], [first]))]
+    assert figures.learning_curves(arm[:1]).alt.endswith("training loss 1.000 at epoch 1.5, test accuracy 50.0 % "
+                                                         "at epoch 1.")
+    assert "2 seeds) at epochs 1 to 1.5, test accuracy 50.0 %" in figures.learning_curves(arm).alt
+
+
 def test_a_curve_that_is_not_finite_leaves_the_axes_as_they_are():
     bad = runs.Run(_run("after").config, [{"step": 1, "epoch": 1.0, "loss": None}], {}, {}, "diverged")
     left, _ = figures.learning_curves({"before": SEEDS["before"], "after": [bad]}).fig.axes

@@ -123,10 +123,17 @@ def _arm_sentence(label, losses, reached, split) -> str:
     last = [curve[-1] for curve in losses if curve]
     if not last:
         return f"{label}: not begun."
-    finals = [curve[-1][1] for curve in reached if curve]
-    accuracy = f"{split} accuracy {spread(finals, unit=' %')}" if finals else "not evaluated yet"
-    return (f"{label}: training loss {spread([y for _, y in last], 3)}, {accuracy} "
-            f"at epoch {max(x for x, _ in last):.3g}.")
+    finals = [curve[-1] for curve in reached if curve]
+    accuracy = f"{split} accuracy {spread([y for _, y in finals], unit=' %')}" if finals else "not evaluated yet"
+    epoch, evaluated = _epochs(last), _epochs(finals or last)
+    return (f"{label}: training loss {spread([y for _, y in last], 3)}{'' if epoch == evaluated else epoch}, "
+            f"{accuracy}{evaluated}.")
+
+
+def _epochs(points) -> str:
+    """Where the seeds' last points lie: not all in one place while a run goes on, or after one that was broken off."""
+    first, last = (f"{end(x for x, _ in points):.3g}" for end in (min, max))
+    return f" at epoch {last}" if first == last else f" at epochs {first} to {last}"
 
 
 def marks(groups: Mapping[str, Sequence], kept: Mapping[str, Mark] | None = None) -> list[Mark]:
