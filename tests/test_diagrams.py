@@ -172,6 +172,9 @@ def test_wrong_questions_are_answered():
         figures.model_diagram(model, layers=[7])
     with pytest.raises(ValueError, match="holds no block"):
         figures.model_diagram(nn.Sequential(nn.Linear(2, 2)))
+    for draw in (figures.block_diagram, figures.module_diagram):
+        with pytest.raises(ValueError, match="no block to draw; give at least one"):
+            draw({})
     with pytest.raises(ValueError, match="unknown placement 'nowhere'"):
         figures.block_diagram("nowhere")
 

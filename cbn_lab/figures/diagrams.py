@@ -32,7 +32,7 @@ def block_diagram(placements: str | Iterable[str], activation: str = "relu", *, 
 
     `layer(bias=...)` makes the weight layer, a small convolution if it is not given. `highlight` is a slot: norm_in,
     weight, norm, activation or norm_out; an empty one is drawn as a dashed box. Errors as in `blocks.block`, and
-    ValueError for an unknown slot.
+    ValueError for no placements or an unknown slot.
     """
     placements = [placements] if isinstance(placements, str) else list(placements)
     layer = layer or _small_convolution()
@@ -45,7 +45,7 @@ def block_diagram(placements: str | Iterable[str], activation: str = "relu", *, 
 def module_diagram(modules: Mapping, *, highlight: str | None = None) -> Figure:
     """Label -> a block as it is, of `blocks.block` or a `models.ResidualBlock`: its steps with their parameters.
 
-    `highlight` as in `block_diagram`. ValueError for a module that is not such a block.
+    `highlight` as in `block_diagram`. ValueError for no modules, or one that is not such a block.
     """
     return _draw({label: block_path(module) for label, module in modules.items()}, highlight, numbers=True)
 
@@ -78,6 +78,8 @@ def _small_convolution() -> Callable:
 def _draw(paths: Mapping[str, Path], highlight: str | None, *, numbers: bool) -> Figure:
     if highlight is not None and highlight not in SLOTS:
         raise ValueError(f"highlight must be one of the slots {', '.join(SLOTS)}, got {highlight!r}")
+    if not paths:
+        raise ValueError("there is no block to draw; give at least one placement or module")
     paths = {name: _with_empty_slot(path, highlight) for name, path in paths.items()}
     labels = {name: textwrap.fill(name, 17) for name in paths}
     left = 0.48 + _LETTER * max(len(line) for label in labels.values() for line in label.split("\n"))
