@@ -96,13 +96,20 @@ def _read(id: str, entry: dict) -> Prediction:
     names = {field.name for field in fields(Prediction)} - {"id"}
     try:
         prediction = Prediction(id, **{name: entry[name] for name in names})
-        if not 0 <= prediction.confidence <= 1 or prediction.right not in (None, True, False):
+        if not 0 <= prediction.confidence <= 1 or prediction.right not in (None, True, False) \
+                or not _fits(prediction.kind, prediction.guess):
             raise ValueError
         return prediction
     except (KeyError, TypeError, ValueError):
         raise progress.ProgressError(f"the prediction {id!r} in {progress.path()} is damaged; move the file away, or "
                                      f"set {progress.VARIABLE} to another file") from None
 
+
+def _fits(kind: str, guess) -> bool:
+    """An order of names, a number, or the numbers of a curve, as the kind says."""
+    members = guess if kind != "number" and isinstance(guess, list) else [guess]
+    wanted = {"ranking": str, "number": (int, float), "curve": (int, float)}[kind]
+    return isinstance(guess, list) == (kind != "number") and all(isinstance(member, wanted) for member in members)
 
 
 def brier(confidence: float, right: bool) -> float:

@@ -232,6 +232,16 @@ def test_a_confidence_that_is_none_is_named(file):
         predictions.load()
 
 
+@pytest.mark.parametrize("kind, good, bad", [("ranking", ["a", "b"], ["a", 2]), ("number", 3.0, "3"),
+                                             ("curve", [1.0, 2], 1.0), ("number", 1, None), ("ranking", [], "ab")])
+def test_a_guess_that_does_not_fit_its_kind_is_named(file, kind, good, bad):
+    predictions.keep(predictions.lock("7", kind, ["x"], good, 0.5))
+    assert predictions.load()["7"].guess == good
+    predictions.keep(predictions.lock("7", kind, ["x"], bad, 0.5))
+    with pytest.raises(progress.ProgressError, match="the prediction '7' in .* is damaged"):
+        predictions.load()
+
+
 def test_the_first_outcome_and_the_first_showing_count():
     shown = predictions.reveal(predictions.lock("1", "number", [], 1.0, 0.9))
     assert shown.revealed == shown.made
