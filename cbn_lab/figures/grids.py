@@ -8,7 +8,16 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from cbn_lab import blocks
-from cbn_lab.figures.selection import COMPARED, activations_of, finals, readable, require_one_setting, setting, word
+from cbn_lab.figures.selection import (
+    COMPARED,
+    activations_of,
+    finals,
+    readable,
+    require_one_setting,
+    setting,
+    spread,
+    word,
+)
 from cbn_lab.figures.style import Figure, axes, styled
 
 _LIGHT, _DARK = (1.0, 1.0, 1.0), (0.46, 0.70, 0.86)  # black letters can be read on both, in grey as well
@@ -123,8 +132,6 @@ def _row_sentence(name, row, unfinished, digits, lower) -> str:
     said = []
     for place, values in row.items():
         lost = f", {unfinished[place]} did not finish" if place in unfinished else ""
-        spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f}, {len(values)} seeds)" if len(values) > 1 \
-            else ""
-        said.append(f"{place} {fmean(values):.{digits}f}{spread}{lost}" if values else f"{place} no value{lost}")
+        said.append(f"{place} {spread(values, digits) if values else 'no value'}{lost}")
     best = _best(row, lower=lower)
     return f"{name}: {'; '.join(said)}{f'; best {best}' if best else ''}."
