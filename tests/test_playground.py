@@ -109,6 +109,9 @@ def test_a_double_click_is_one_click():
     playground.board._clicked = "norm_out", time.perf_counter() - 0.5
     playground.board.slots["norm_out"].click()
     assert playground.config.placement == "before"
+    playground.board.activation.value = "relu"  # after which a click, however soon, is one of its own
+    playground.board.slots["norm_out"].click()
+    assert playground.config.placement == "both"
 
 
 def test_slots_say_in_words_whether_they_are_filled():
@@ -209,7 +212,7 @@ def test_settings_that_no_control_offers_are_shown_as_they_are():
     assert playground.config == replace(odd, norm_options=odd.norm_options | {"gamma": None})
 
 
-@pytest.mark.parametrize("rate", [1e-5, 50.0])
+@pytest.mark.parametrize("rate", [2e-5, 1e-5, 50.0])
 def test_a_rate_beyond_the_slider_is_shown_as_it_is(rate):
     playground = _playground(replace(SMALL, lr=rate))
     assert playground.training.controls["learning rate"].value == pytest.approx(rate) and playground.config.lr == rate

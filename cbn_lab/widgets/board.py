@@ -11,6 +11,7 @@ from cbn_lab.widgets.player import DOUBLE_CLICK_SECONDS
 from cbn_lab.widgets.slots import COMPLETE, SLOTS, holding
 
 ALL, SEVERAL = -1, ""  # values of menus; None would mean that nothing is selected
+_NOWHERE = "", -DOUBLE_CLICK_SECONDS
 
 
 class Board:
@@ -21,7 +22,7 @@ class Board:
     """
 
     def __init__(self, on_click: Callable, on_name: Callable, on_layer: Callable):
-        self._quiet, self._clicked = False, ("", -DOUBLE_CLICK_SECONDS)
+        self._quiet, self._clicked = False, _NOWHERE
         self.layer = ipywidgets.Dropdown(description="layer", options=[("all", ALL)])
         self.placement = ipywidgets.Dropdown(description="placement", options=blocks.placements())
         self.activation = ipywidgets.Dropdown(description="activation", options=activations.names())
@@ -59,6 +60,7 @@ class Board:
 
     def show(self, *, layer: int | None, layers: int, placements: Sequence[str], names: Sequence[str]) -> None:
         """`placements` and `names` (activations) are those of the layers that are meant."""
+        self._clicked = _NOWHERE  # whatever changed the settings: the next click on a slot is meant
         self._quiet = True
         try:
             self.layer.options = [(f"all {layers}", ALL), *((str(i + 1), i) for i in range(layers))]
