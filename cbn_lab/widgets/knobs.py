@@ -96,8 +96,9 @@ class Training(Knobs):
             self._heard(control, lambda value, name=name: on_change(**{name: value}))
 
     def _set(self, config: TrainConfig) -> None:
-        exponent = math.log10(config.lr)  # a restored rate may lie beyond the slider's ends
-        self._rate.min, self._rate.max = min(self._rate.min, exponent), max(self._rate.max, exponent)
+        steps = math.log10(config.lr) / self._rate.step  # a restored rate may lie beyond the slider's ends
+        self._rate.min = min(self._rate.min, math.floor(steps) * self._rate.step)
+        self._rate.max = max(self._rate.max, math.ceil(steps) * self._rate.step)
         self._rate.value = config.lr
         for name, control in self._whole.items():
             control.max = max(control.max, getattr(config, name))
