@@ -202,6 +202,18 @@ def test_a_loss_that_is_cut_off_from_the_model_is_named(loss_fn):
         layers.summary(make(), loss_fn, a_batch(), statistics="batch")
 
 
+def test_an_input_may_be_given_by_name():
+    class Named(nn.Sequential):
+        def forward(self, x):
+            return self[1](input=self[0](x))
+
+    torch.manual_seed(0)
+    model, batch = Named(nn.Flatten(), nn.Linear(72, 10)).double(), a_batch()
+    plain = nn.Sequential(*model)
+    assert layers.summary(model, F.cross_entropy, batch, statistics="batch") == \
+        layers.summary(plain, F.cross_entropy, batch, statistics="batch")
+
+
 def test_a_layer_that_the_loss_does_not_see_has_no_gradient():
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 5), nn.Linear(5, 3)).double()
     model[1].register_forward_hook(lambda module, arguments, output: output.detach())

@@ -35,8 +35,7 @@ def of_layers(model: nn.Module, loss_fn: Callable, batch, *, statistics: str) ->
 
     Linear layers, and convolutions without groups and with zeros as padding. Raises ValueError for
     a model without such layers, for one that is called twice or whose output does not reach the loss, for a loss that
-    is cut off from the model, and whatever
-    `frozen` and its `loss` raise; TypeError for a convolution of another kind.
+    is cut off from the model, and whatever `frozen` and its `loss` raise; TypeError for a convolution of another kind.
     """
     calls: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}

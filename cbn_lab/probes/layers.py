@@ -69,15 +69,16 @@ def summary(model: nn.Module, loss_fn: Callable, batch, *, statistics: str) -> t
     entered: dict[str, dict] = {}
 
     def keep(name):
-        def hook(module, arguments):
+        def hook(module, arguments, named):
             if name in entered:
                 raise ValueError(f"{name!r} is called twice in one pass, so it has no single input")
-            entered[name] = _moments(module, arguments[0].detach())  # at once: a later layer may work in place
+            h = arguments[0] if arguments else named["input"]
+            entered[name] = _moments(module, h.detach())  # at once: a later layer may work in place
         return hook
 
     handles = []
     try:
-        handles = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers.items()]
+        handles = [layer.register_forward_pre_hook(keep(name), with_kwargs=True) for name, layer in layers.items()]
         with frozen(model, statistics=statistics) as probe:
             for layer in layers.values():
                 layer.weight.requires_grad_(True)
