@@ -158,8 +158,15 @@ class Trainer:
                         evaluation)
 
     def _sgd_step(self, images: torch.Tensor, labels: torch.Tensor):
-        with self._autocast():
-            logits = self._forward(data.normalize(images, self.training, self._input_dtype()))
+        try:
+            with self._autocast():
+                logits = self._forward(data.normalize(images, self.training, self._input_dtype()))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(  # torch's own norms do not say what to do
+                f"a norm got one value per channel, which has no variance (mini-batch of {len(images)}): use a "
+                "batch_size of at least 2, or placement 'none'") from None
         loss = F.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

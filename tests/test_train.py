@@ -383,3 +383,11 @@ def test_an_evaluation_that_is_given_up_between_two_turns_restores_the_mode():
     assert next(turns) is None and not trainer.model.training, "in the evaluation"
     turns.close()
     assert trainer.model.training
+
+
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_a_batch_of_one_says_what_to_do(placement):
+    settings = TrainConfig(data="digits", model="mlp", placement=placement, batch_size=1, train_images=8, epochs=1,
+                         device="cpu")
+    with pytest.raises(ValueError, match="mini-batch of 1.*at least 2, or placement 'none'"):
+        next(train.train(settings))
