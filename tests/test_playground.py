@@ -360,6 +360,18 @@ def test_two_playgrounds_train_at_once():
     asyncio.run(scene())
 
 
+def test_start_takes_the_change_that_was_made_just_before():
+    async def scene():
+        playground = _playground()
+        await asyncio.sleep(0.3)
+        playground.training.controls["epochs"].value = 3
+        playground.live.start()  # before what is shown has settled
+        (run,) = await playground.live.done()
+        assert run.config["epochs"] == 3
+
+    asyncio.run(scene())
+
+
 def test_what_cannot_be_trained_says_so_again_at_start():
     playground = _playground()
     playground.network.controls["model"].value = "vgg16"

@@ -26,6 +26,7 @@ from cbn_lab.widgets.player import Curves, Transport
 
 TASK = "cbn-lab live training"
 STATUS_SECONDS = 0.1
+SETTLE_SECONDS = 0.2  # a click overtakes what was typed just before: the page holds that back while the kernel is busy
 
 
 class LiveTraining(Shown):
@@ -41,13 +42,15 @@ class LiveTraining(Shown):
     label     config -> name of the arm that a live run joins; where an arm of that name has other settings, what
               differs is added to the name, and ", live" where a recorded one has it
     root      folder of the data
+    before_start  called when a start is about to read the settings, to bring them up to date by `show(..., keep=True)`
 
     Where the settings hold validation images out, live runs are evaluated on those alone, never on the test images.
     """
 
     def __init__(self, configs: Sequence[TrainConfig], *, recorded: Mapping[str, Sequence[Run]] | None = None,
-                 label: Callable[[TrainConfig], str] = lambda config: word(config.placement), root=None):
-        self._label, self._root = label, root
+                 label: Callable[[TrainConfig], str] = lambda config: word(config.placement), root=None,
+                 before_start: Callable[[], None] = lambda: None):
+        self._label, self._root, self._before_start = label, root, before_start
         self.curves = Curves()
         self._transport = Transport(self._redraw, lambda: self.curves.cost)
         self._work = Background(TASK)
@@ -172,10 +175,13 @@ class LiveTraining(Shown):
         """One round: each setting once, with seeds that no round before has used."""
         mine = self._work.task
         self.error = None
-        self._begun += (configs := self._next_round())
         self._set_buttons(running=True)
-        began = time.perf_counter()
+        self._status.value = "starting"
+        began, config = time.perf_counter(), self._configs[0]
         try:
+            await asyncio.sleep(SETTLE_SECONDS)
+            self._before_start()
+            self._begun += (configs := self._next_round())
             for number, config in enumerate(configs):
                 await self._train_one(config, number / len(configs), 1 / len(configs), began)
             ending = f"finished in {time.perf_counter() - began:.0f} s"

@@ -78,7 +78,7 @@ class Playground(Shown):
         self.network, self.training = Network(self._slide, root), Training(self._slide)
         self.structure = Structure(self._switch)
         self.board = Board(self._click, self._name, self._select)
-        self.live = LiveTraining([config], label=labels.label, root=root)
+        self.live = LiveTraining([config], label=labels.label, root=root, before_start=self._offer)
         self._pinned: dict[str, list[Run]] = {}
         self._pin = button("Pin recorded curves", "keep these recorded curves in the picture to compare with others",
                            self.pin)

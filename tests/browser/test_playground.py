@@ -144,6 +144,7 @@ def test_two_playgrounds_train_at_once_and_take_changes(lab):
         expect(play.words).to_contain_text(f"complete({name})")
         play.scope.locator(".widget-text:has(.widget-label:text-is('epochs')) input").fill("200")
         play.scope.locator(".widget-text:has(.widget-label:text-is('epochs')) input").press("Enter")
+        expect(play.state).to_have_value(re.compile("epochs=200"))  # a click may overtake what was typed
         play.button("Start").dblclick()
     for play in (one, two):
         play.wait_for_running()
