@@ -14,7 +14,7 @@ FRAME_SECONDS = 0.25  # at most 4 pictures a second; where drawing is slow, at m
 async def paced(trainer: Trainer, draw: Callable[[], None], cost: Callable[[], float]) -> AsyncIterator[Progress]:
     """The records of a training, with calls of `draw`, which takes `cost()` seconds, and turns for all else in between.
 
-    At least two and a half times as long as the last picture took is trained before the next: no more than a third of
+    At least 2.2 times as long as the last picture took is trained before the next: no more than a third of
     the time is spent on drawing, however many widgets train, also if the next one takes a little longer.
     """
     last_frame, last_turn, trained = time.perf_counter(), time.perf_counter(), 0.0
@@ -22,7 +22,7 @@ async def paced(trainer: Trainer, draw: Callable[[], None], cost: Callable[[], f
         trained += seconds
         if progress is not None:
             yield progress
-            if time.perf_counter() > last_frame + FRAME_SECONDS and trained > 2.5 * cost():
+            if time.perf_counter() > last_frame + FRAME_SECONDS and trained > 2.2 * cost():
                 draw()
                 last_frame, trained = time.perf_counter(), 0.0
         if time.perf_counter() > last_turn + TURN_SECONDS:
