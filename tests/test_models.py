@@ -9,8 +9,11 @@ from cbn_lab.norms.complete import CompleteBatchNormBase
 
 # Trainable parameters of the nets with vanilla BN and 10 classes, as published implementations count them.
 # VGG16: with the 4,224 convolution biases that BN makes redundant and we leave out, the usual 14,728,266.
-PUBLISHED = {"resnet20": 269_722, "resnet56": 853_018, "resnet18": 11_173_962, "vgg16": 14_728_266 - 4_224}
-SMALL = {"mlp": 12, "convnet": 12, "resnet20": 12}
+# ResNet-9: 10 less where the output layer has no bias, 2,240 more where the convolutions have some.
+PUBLISHED = {"resnet20": 269_722, "resnet56": 853_018, "resnet18": 11_173_962, "vgg16": 14_728_266 - 4_224,
+             "resnet9": 6_573_130}
+SMALL = {"mlp": 12, "convnet": 12, "resnet20": 12, "resnet9": 12}
+SLIM = {"resnet9": {"width": 4}}
 
 
 def parameters(model):
@@ -26,14 +29,14 @@ def test_parameter_counts_are_the_published_ones(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_every_placement_trains_one_step(name, placement):
     model = models.build(name, num_classes=7, in_channels=2, image_size=SMALL[name], activation="swish",
-                         placement=placement)
+                         placement=placement, **SLIM.get(name, {}))
     logits = model(torch.randn(4, 2, SMALL[name], SMALL[name]))
     assert logits.shape == (4, 7)
     logits.logsumexp(1).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet56"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet56", "resnet9"])
 def test_large_models_run_at_their_smallest_size(name):
     size = 32 if name == "vgg16" else 8
     model = models.build(name, num_classes=3, image_size=size, activation="tanh").eval()
@@ -122,9 +125,28 @@ def test_the_residual_sum_stands_before_the_activation():
     assert isinstance(block.nonlinear[0], norms.CompleteBatchNorm2d)
 
 
+def test_resnet9_written_out():
+    """Page's layers: 1, 2, 4, 8 times the width, a pool behind all but the first, pairs at 2 and 8, a pool to 1x1."""
+    torch.manual_seed(0)
+    model = models.build("resnet9", num_classes=5, activation="tanh", placement="none", width=3, image_size=16).double()
+    weights = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert [w.out_channels for w in weights] == [3, 6, 6, 6, 12, 24, 24, 24]
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+
+    def pair(x, first, second):
+        return torch.tanh(second(torch.tanh(first(x))) + x)
+
+    pool = torch.nn.functional.max_pool2d
+    prep, one, a, b, two, three, c, d = weights
+    h = pool(torch.tanh(one(torch.tanh(prep(x)))), 2)
+    h = pool(torch.tanh(two(pair(h, a, b))), 2)
+    h = pair(pool(torch.tanh(three(h)), 2), c, d)
+    torch.testing.assert_close(model(x), model[-1](h.amax((2, 3))))
+
+
 @pytest.mark.parametrize("name, size, count", [("mlp", {"depth": 30, "width": 64}, 30), ("convnet", {}, 6),
                                                ("convnet", {"widths": [4, 4, 4]}, 3), ("vgg16", {}, 13),
-                                               ("resnet20", {}, 19), ("resnet18", {}, 17)])
+                                               ("resnet20", {}, 19), ("resnet18", {}, 17), ("resnet9", {}, 8)])
 def test_as_many_blocks_as_lists_may_have_names(name, size, count):
     assert models.block_count(name, **size) == count
     models.build(name, num_classes=2, activation=["tanh"] * count, placement=["before"] * count, **size)
@@ -160,6 +182,8 @@ def test_subsampling_shortcut():
     ({"name": "convnet", "widths": (8, 8), "strides": (1,)}, "2 widths but 1 strides"),
     ({"name": "vgg16", "image_size": 8}, "at least 32x32, got 8x8"),
     ({"name": "resnet20", "image_size": 2}, "at least 4x4"),
+    ({"name": "resnet9", "image_size": 4}, "at least 8x8"),
+    ({"name": "resnet9", "width": 0}, "width must consist of whole numbers, at least 1, got 0"),
     ({"name": "mlp", "num_classes": 0}, "at least 1"),
     ({"name": "mlp", "placement": "inside"}, "unknown placement"),
     ({"name": "mlp", "placement": "none", "norm_options": {"eps": 0.1}}, "'none' has no norm .* got eps"),
