@@ -42,8 +42,9 @@ HELP = {
     "flip": "random mirror (default: on; digits: off)",
     "seed": "of the weights, the order of the images, crops and flips",
     "device": "auto, cpu, cuda, cuda:1",
-    "precision": "auto, fp32, bf16",
+    "precision": "auto, fp32, bf16, fp16",
     "compile": "torch.compile the model (GPU only)",
+    "cuda_graphs": "replay forward and backward pass as CUDA graphs (GPU only)",
     "evaluate_every": "evaluate after every n-th epoch; 0: only after the last",
     "log_every": "steps between two entries of the curve (default: 20 entries an epoch)",
 }

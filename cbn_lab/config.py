@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import torch
 _WHOLE_NUMBERS = (("epochs", 1, False), ("batch_size", 1, False), ("validation_images", 0, False),
                   ("evaluate_every", 0, False), ("seed", 0, False), ("train_images", 1, True), ("log_every", 1, True),
                   ("crop_padding", 0, True))
+# Added after the first runs were recorded: left out of a record at their default, so that those runs keep their names.
+_LATER = ("cuda_graphs",)
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,12 @@ class TrainConfig:
                       results/PROTOCOL.md, which was tested with placement "complete" only: set it alike in comparisons
     crop_padding      pixels of zero padding before a random crop; flip: random mirror. None: the data set's recipe,
                       which is 4 and True, for digits 1 and False
-    device            "auto", "cpu", "cuda", "cuda:1"; precision: "auto", "fp32", "bf16"
+    device            "auto", "cpu", "cuda", "cuda:1"
+    precision         "fp32"; "bf16": autocast; "fp16": autocast with a scaled loss; "auto": bf16 where it is fast, else
+                      fp16 on a GPU and fp32 on a CPU
     compile           torch.compile the model (GPU only)
+    cuda_graphs       replay the forward and backward pass as CUDA graphs, for small nets that wait for kernel launches
+                      (GPU only; with or without `compile`)
     evaluate_every    evaluate after every n-th epoch; the last is always evaluated. 0: only the last
     log_every         steps between progress records; None: 20 records an epoch
     """
@@ -59,6 +65,7 @@ class TrainConfig:
     compile: bool = False
     evaluate_every: int = 1
     log_every: int | None = None
+    cuda_graphs: bool = False
 
     def __post_init__(self):
         for name in ("lr", "momentum", "weight_decay"):
@@ -76,12 +83,12 @@ class TrainConfig:
             require(isinstance(value, Integral) and not isinstance(value, bool) and value >= least,
                     f"{name} must be at least {least}, a whole number{' or None' * optional}, got {value!r}")
             object.__setattr__(self, name, int(value))
-        for name in ("decay_norm", "flip", "compile"):
+        for name in ("decay_norm", "flip", "compile", "cuda_graphs"):
             value = getattr(self, name)
             require(isinstance(value, bool) or (value is None and name == "flip"),
                     f"{name} must be True or False, got {value!r}")
-        require(self.precision in ("auto", "fp32", "bf16"),
-                 f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}")
+        require(self.precision in ("auto", "fp32", "bf16", "fp16"),
+                f"precision must be 'auto', 'fp32', 'bf16' or 'fp16', got {self.precision!r}")
         require(isinstance(self.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
                 f"device must be 'auto', 'cpu', 'cuda' or 'cuda:1', got {self.device!r}")
         require(isinstance(self.data, (str, os.PathLike)), f"data must be a name or a path, got {self.data!r}")
@@ -107,10 +114,11 @@ class TrainConfig:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         require(device == "cpu" or torch.cuda.is_available(),
                  f"device {device!r} was asked for, but torch finds no GPU here; use device='cpu'")
-        require(not (self.compile and device == "cpu"), "compile=True is for GPUs; leave it off on a CPU")
+        for name in ("compile", "cuda_graphs"):
+            require(not (getattr(self, name) and device == "cpu"), f"{name}=True is for GPUs; leave it off on a CPU")
         precision = self.precision
         if precision == "auto":
-            precision = "bf16" if has_fast_bf16(device) else "fp32"
+            precision = "bf16" if has_fast_bf16(device) else "fp32" if device == "cpu" else "fp16"
         padding, flip = (1, False) if self.data == "digits" else (4, True)
         return replace(self, device=device, precision=precision,
                        crop_padding=padding if self.crop_padding is None else self.crop_padding,
@@ -118,7 +126,9 @@ class TrainConfig:
 
     def record(self) -> dict:
         """As a dictionary for a recorded run: paths are cut to their last part."""
-        settings = asdict(self)
+        defaults = {field.name: field.default for field in fields(self)}
+        settings = {name: value for name, value in asdict(self).items()
+                    if name not in _LATER or value != defaults[name]}
         kind, _, path = self.data.rpartition(":") if self.data.startswith("imagefolder:") else ("", "", self.data)
         settings["data"] = f"{kind}:{Path(path).name}" if kind else Path(path).name
         return settings

@@ -24,6 +24,7 @@ Time for 128 CIFAR images (a two-core Linux server, one thread, torch 2.15, medi
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -34,7 +35,7 @@ from torch.nn.functional import pad as zero_pad
 from cbn_lab._data_files import NAMES, DataError, find
 
 __all__ = ["Augmentation", "DataError", "Dataset", "NAMES", "augmentation", "augmented_batch", "available",
-           "channel_statistics", "load", "normalize"]
+           "channel_statistics", "epoch_plan", "load", "normalize"]
 
 # Stamp of the files -> mean and std of the train split, which loading the test split needs as well.
 _TRAIN_STATISTICS: dict[tuple, tuple] = {}
@@ -83,6 +84,25 @@ class Dataset:
     def to(self, device) -> "Dataset":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
+    def shuffled(self, seed: int, epoch: int, batch_size: int, *, start: int = 0, pad: int = 0, flip: bool = False,
+                 rank: int = 0, ranks: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The mini-batches of one epoch, from number `start` on: augmented uint8 images [b, H, W, C] and labels [b].
+
+        Order and crops are those of `epoch_plan`; a last incomplete mini-batch is left out. With several `ranks` each
+        gets its share of every mini-batch, b = batch_size / ranks up to rounding.
+        """
+        order, draws = epoch_plan(len(self), seed, epoch, pad=pad, flip=flip)
+        order, draws = order.to(self.labels.device), draws.to(self.labels.device)  # once: nothing waits in a step
+        for first in range(start * batch_size, len(self) - batch_size + 1, batch_size):
+            share = slice(first + rank * batch_size // ranks, first + (rank + 1) * batch_size // ranks)
+            yield augmented_batch(self, order[share], draws[share]), self.labels[order[share]]
+
+    def in_order(self, batch_size: int, *, rank: int = 0,
+                 ranks: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All images as they are, in batches of at most `batch_size`; with several `ranks` every ranks-th batch."""
+        for first in range(rank * batch_size, len(self), ranks * batch_size):
+            yield self.images[first : first + batch_size], self.labels[first : first + batch_size]
+
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
@@ -116,6 +136,13 @@ def augmentation(n: int, generator: torch.Generator, *, pad: int, flip: bool) ->
     dy, dx = torch.randint(0, 2 * pad + 1, (2, n), generator=generator)
     mirrored = torch.rand(n, generator=generator) < 0.5 if flip else torch.zeros(n, dtype=torch.bool)
     return Augmentation(dy, dx, mirrored, pad)
+
+
+def epoch_plan(n: int, seed: int, epoch: int, *, pad: int, flip: bool) -> tuple[torch.Tensor, Augmentation]:
+    """The order of n images in an epoch, int64 [n], and the draw for each place in it: a function of (seed, epoch)."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+    order = torch.randperm(n, generator=generator)
+    return order, augmentation(n, generator, pad=pad, flip=flip)
 
 
 def augmented_batch(dataset: Dataset, indices: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -85,7 +84,7 @@ class Trainer:
         if model is None:
             model = initial_model(config, self.training)
         self.model = model.to(config.device, memory_format=torch.channels_last)
-        self._forward = torch.compile(self.model) if config.compile else self.model
+        self._forward = _compiled(self.model, config)
         self.batch_size = min(config.batch_size, len(self.training))
         self.steps_per_epoch = len(self.training) // self.batch_size  # a last incomplete batch is left out
         self.steps = config.epochs * self.steps_per_epoch
@@ -93,6 +92,7 @@ class Trainer:
                                          momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, max_lr=config.lr, total_steps=self.steps + 1, cycle_momentum=False)
+        self.scaler = torch.amp.GradScaler(config.device.split(":")[0], enabled=config.precision == "fp16")
         self.step, self.seconds, self.epoch_loss, self.curve = 0, 0.0, 0.0, []
 
     def run(self, checkpoint=None) -> Iterator[Progress]:
@@ -109,11 +109,12 @@ class Trainer:
         last_saved = time.perf_counter()
         while self.step < self.steps:
             start = self.step % self.steps_per_epoch
-            order, crops = self._epoch_plan(self.step // self.steps_per_epoch)
+            batches = self.training.shuffled(config.seed, self.step // self.steps_per_epoch, self.batch_size,
+                                             start=start, pad=config.crop_padding, flip=config.flip)
             self.epoch_loss = self.epoch_loss if start else 0.0
             while start < self.steps_per_epoch:
                 count = min(log_every, self.steps_per_epoch - start)
-                progress = yield from self._steps(order, crops, start, count)
+                progress = yield from self._steps(batches, count)
                 start += count
                 self.curve.append(progress.entry())
                 if checkpoint is not None and (
@@ -122,24 +123,13 @@ class Trainer:
                     last_saved = time.perf_counter()
                 yield progress
 
-    def _epoch_plan(self, epoch: int):
-        """The order of the images and their crops in one epoch, a function of (seed, epoch); drawn on the CPU."""
-        seed = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
-        generator = torch.Generator().manual_seed(seed)
-        n = len(self.training)
-        order = torch.randperm(n, generator=generator).to(self.config.device)
-        crops = data.augmentation(n, generator, pad=self.config.crop_padding, flip=self.config.flip)
-        return order, crops.to(self.config.device)
-
-    def _steps(self, order, crops, start: int, count: int) -> Generator[None, None, Progress]:
-        """`count` SGD steps from batch `start` of the epoch on; the device is read once, at the end."""
+    def _steps(self, batches: Iterator, count: int) -> Generator[None, None, Progress]:
+        """SGD steps on the next `count` mini-batches; the device is read once, at the end."""
         self.model.train()
         losses, correct, took = [], 0, 0.0
-        for i in range(start, start + count):
+        for _ in range(count):
             began = time.perf_counter()
-            batch = slice(i * self.batch_size, (i + 1) * self.batch_size)
-            images = data.augmented_batch(self.training, order[batch], crops[batch])
-            loss, hits = self._sgd_step(images, self.training.labels[order[batch]])
+            loss, hits = self._sgd_step(*next(batches))
             losses.append(loss)
             correct = correct + hits
             took += time.perf_counter() - began
@@ -158,6 +148,8 @@ class Trainer:
                         evaluation)
 
     def _sgd_step(self, images: torch.Tensor, labels: torch.Tensor):
+        if self.config.cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last replay returned may be overwritten now
         try:
             with self._autocast():
                 logits = self._forward(data.normalize(images, self.training, self._input_dtype()))
@@ -169,8 +161,9 @@ class Trainer:
                 "batch_size of at least 2, or placement 'none'") from None
         loss = F.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()  # fp32 and bf16: as it is
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.schedule.step()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
@@ -211,10 +204,11 @@ class Trainer:
         return evaluation | {"train_loss": self.epoch_loss / self.steps_per_epoch, "images_per_second": speed}
 
     def _autocast(self):
-        return torch.autocast(self.config.device.split(":")[0], torch.bfloat16, enabled=self.config.precision == "bf16")
+        dtype = self._input_dtype()
+        return torch.autocast(self.config.device.split(":")[0], dtype, enabled=dtype != torch.float32)
 
     def _input_dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.config.precision == "bf16" else torch.float32
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.precision, torch.float32)
 
     def _require_finite(self, losses: torch.Tensor) -> None:
         bad = (~torch.isfinite(losses)).nonzero()
@@ -225,13 +219,13 @@ class Trainer:
             raise DivergedError(
                 f"the loss is {float(losses[bad[0]])} at step {step} of {self.steps} (peak learning rate "
                 f"{config.lr:g}): most likely the learning rate is too high; try lr={config.lr / 3:.2g}{unnormalized}"
-                f"{', or precision fp32' if config.precision == 'bf16' else ''}")
+                f"{', or precision fp32' if config.precision != 'fp32' else ''}")
 
     def save(self, path) -> None:
         """Write everything that the rest of the run depends on; the file appears whole or not at all."""
         state = {"run": runs.name(self.config.record()), "sources": self.sources(), "model": self.model.state_dict(),
                  "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-                 "step": self.step, "seconds": self.seconds,
+                 "scaler": self.scaler.state_dict(), "step": self.step, "seconds": self.seconds,
                  "epoch_loss": self.epoch_loss, "curve": self.curve}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +235,7 @@ class Trainer:
         """Go on from a checkpoint. ValueError if it is damaged or belongs to other settings or other data."""
         try:
             state = torch.load(path, map_location=self.config.device, weights_only=True)
-            run, sources = state["run"], state["sources"]
+            run, sources, scaler = state["run"], state["sources"], state["scaler"]
         except Exception as error:  # zip, pickle and torch each raise their own kinds
             raise ValueError(
                 f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it and start again") from error
@@ -253,6 +247,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(scaler)
         self.step, self.seconds = state["step"], state["seconds"]
         self.epoch_loss, self.curve = state["epoch_loss"], state["curve"]
 
@@ -282,9 +277,8 @@ def _evaluating(model: nn.Module, dataset: data.Dataset, batch_size: int,
     model.eval()
     loss, correct = 0.0, 0
     try:
-        for i in range(0, len(dataset), batch_size):
-            labels = dataset.labels[i : i + batch_size]
-            logits = model(data.normalize(dataset.images[i : i + batch_size], dataset, dtype)).float()
+        for images, labels in dataset.in_order(batch_size):
+            logits = model(data.normalize(images, dataset, dtype)).float()
             loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
             correct = correct + (logits.argmax(1) == labels).sum()
             yield None
@@ -351,6 +345,12 @@ def _load(config: TrainConfig, root, download: bool) -> tuple[data.Dataset, dict
     if config.validation_images:
         held_out = {"validation": training.subset(slice(available, None))} | held_out
     return (training if wanted == len(training) else training.subset(slice(0, wanted))), held_out
+
+
+def _compiled(model: nn.Module, config: TrainConfig) -> nn.Module:
+    if config.compile:
+        return torch.compile(model, mode="reduce-overhead" if config.cuda_graphs else None)
+    return torch.compile(model, backend="cudagraphs") if config.cuda_graphs else model
 
 
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:

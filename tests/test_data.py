@@ -529,3 +529,31 @@ def test_images_must_be_readable_8_bit_squares_of_one_size(tmp_path):
         assert f"{odd} is not a readable image" in refusal(f"imagefolder:{root}")
     write_folder(tmp_path / "b", size=(8, 6))
     assert "8 x 6 pixels; expected squares" in refusal(f"imagefolder:{tmp_path / 'b'}")
+
+
+def test_every_epoch_has_its_own_order_and_draws():
+    (first, a), (second, b), (again, c) = (data.epoch_plan(300, 5, epoch, pad=2, flip=True) for epoch in (0, 1, 0))
+    assert torch.equal(first.sort().values, torch.arange(300)) and not torch.equal(first, second)
+    assert a.dy.unique().tolist() == a.dx.unique().tolist() == [0, 1, 2, 3, 4] and 100 < a.flip.sum() < 200
+    assert not torch.equal(a.dy, b.dy) and not torch.equal(a.flip, b.flip)
+    assert torch.equal(first, again) and torch.equal(a.dx, c.dx) and torch.equal(a.flip, c.flip)
+    _, plain = data.epoch_plan(300, 5, 0, pad=0, flip=False)
+    assert not plain.dy.any() and not plain.dx.any() and not plain.flip.any()
+
+
+@given(n=st.integers(1, 40), batch=st.integers(1, 12), ranks=st.integers(1, 5), start=st.integers(0, 3))
+def test_the_shares_of_the_ranks_make_up_the_mini_batches(n, batch, ranks, start):
+    images = data.load("digits", "train").subset(slice(0, n))
+    whole = list(images.shuffled(3, 1, batch, pad=1, flip=True))
+    assert len(whole) == n // batch and all(len(y) == batch for _, y in whole)
+    shares = [list(images.shuffled(3, 1, batch, start=start, pad=1, flip=True, rank=r, ranks=ranks))
+              for r in range(ranks)]
+    for i, (x, y) in enumerate(whole[start:]):
+        parts = [share[i] for share in shares]
+        assert torch.equal(torch.cat([p for p, _ in parts]), x) and torch.equal(torch.cat([p for _, p in parts]), y)
+        sizes = [len(p) for _, p in parts]
+        assert max(sizes) - min(sizes) <= 1
+    assert all(len(share) == len(whole[start:]) for share in shares)
+    held_out = [y for r in range(ranks) for _, y in images.in_order(batch, rank=r, ranks=ranks)]
+    assert torch.equal(torch.cat(held_out).sort().values, images.labels.sort().values)
+    assert torch.equal(torch.cat([x for x, _ in images.in_order(batch)]), images.images)
