@@ -22,7 +22,7 @@ def measure(*, repeats: int, root=None, widths=WIDTHS, batch_size: int = 128, st
     """Rows for ours (the student's net, and the complete block) over the student's, and for what placements cost."""
     with tempfile.TemporaryDirectory() as folder:
         place = "cifar10" if not data.available(root)["cifar10"].startswith("missing") else \
-            _random_images(folder, 10 * steps * batch_size)
+            random_images(folder, 10 * steps * batch_size)
         config = _config(place, widths, batch_size, steps)
         ours = {placement: _our_steps(config, placement, root) for placement in PLACEMENTS}
         training = data.load(place, "train", root=root)
@@ -58,7 +58,7 @@ def _rows(seconds: dict[str, list[float]], images: int) -> list[Row]:
                    for arm in ("after", "complete")]
 
 
-def _random_images(folder: str, n: int) -> str:
+def random_images(folder: str, n: int) -> str:
     """The path of an .npz with noise of CIFAR-10's shape: the speed does not depend on what the images show."""
     generator = np.random.default_rng(0)
     arrays = {}
