@@ -1,59 +1,28 @@
 """Where the runs of a sweep are trained: in this process, or in several that end with it."""
 
-import gc
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
 
 import torch
 
+from cbn_lab._tasks import Event, Note, Task, require_jobs, resolved, trained
 from cbn_lab.config import TrainConfig
-from cbn_lab.train import DivergedError, fit
 
-NOTE_SECONDS = 0.2  # between two events of one run
 END_SECONDS = 10.0  # for a process to keep what was recorded
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run, its settings resolved, and where its record goes."""
-
-    name: str
-    config: TrainConfig
-    out: Path
-    root: str | None
-
-    @property
-    def record(self) -> Path:
-        return self.out / f"{self.name}.json"
-
-
-@dataclass(frozen=True)
-class Event:
-    """Where a run stands: `fraction` of its steps, and the `seconds` that a whole run takes at this pace.
-
-    `status` is None as long as it is trained, then "finished", "diverged" or "failed", with a line for people.
-    """
-
-    name: str
-    fraction: float
-    seconds: float | None = None
-    status: str | None = None
-    line: str = ""
-
-
-Note = Callable[[Event], object]
 
 
 class Here:
     """One run at a time, in this process."""
+
+    jobs = 1
+    resolved = staticmethod(resolved)
 
     def __init__(self, prepare: Callable | None):
         self._task = None
@@ -93,13 +62,15 @@ class _Worker:
 class Processes:
     """`jobs` runs at a time, each in a process that takes the next one afterwards; on `gpus` in turn."""
 
-    def __init__(self, jobs: int, prepare: Callable | None, gpus: list[str]):
-        self._jobs, self._prepare, self._gpus = jobs, prepare, gpus
+    resolved = staticmethod(resolved)
+
+    def __init__(self, jobs: int, prepare: Callable | None, gpus: Sequence[str] = ()):
+        self.jobs, self._prepare, self._gpus = jobs, prepare, gpus
         self._workers: list[_Worker] = []
 
     @property
     def free(self) -> bool:
-        return sum(worker.task is not None for worker in self._workers) < self._jobs
+        return sum(worker.task is not None for worker in self._workers) < self.jobs
 
     @property
     def busy(self) -> bool:
@@ -167,61 +138,6 @@ class Processes:
             self._workers = []
 
 
-def trained(task: Task, note: Note) -> Event:
-    """Train one run, or the rest of it. Raises KeyboardInterrupt where it was stopped, after saving."""
-    pace, last = _Pace(task), 0.0
-
-    def progress(state) -> None:
-        nonlocal last
-        seconds = pace(state.step / state.steps)
-        if time.monotonic() - last > NOTE_SECONDS:
-            last = time.monotonic()
-            note(Event(task.name, state.step / state.steps, seconds))
-
-    try:
-        run = fit(task.config, out=task.out, root=task.root, resume=True, on_progress=progress)
-        status, line = run.status, run.summary()
-    except DivergedError as error:
-        status, line = "diverged", f"{task.name}: {error}"
-    except Exception as error:
-        status, line = "failed", sentence(error)
-    _tidy(task.config)
-    if status == "interrupted":
-        raise KeyboardInterrupt
-    return Event(task.name, 1.0, pace(1.0) if status == "finished" else None, status, line)
-
-
-class _Pace:
-    """How many seconds a whole run takes, from what of it was done since this object was made."""
-
-    def __init__(self, task: Task):
-        self._begun = time.perf_counter()
-        self._from = None if task.record.with_suffix(".ckpt").exists() else 0.0
-
-    def __call__(self, fraction: float) -> float | None:
-        if self._from is None:  # resumed: the checkpoint's fraction is that of the first call
-            self._from, self._begun = fraction, time.perf_counter()
-        done = fraction - self._from
-        return (time.perf_counter() - self._begun) / done if done > 0 else None
-
-
-def sentence(error: Exception) -> str:
-    """An error as one line."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        return "the device has too little memory for this run; try a smaller batch_size, or fewer jobs"
-    return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"
-
-
-def _tidy(config: TrainConfig) -> None:
-    """Leave nothing to the next run: no memory, and none of the graphs, of which torch.compile keeps only a few."""
-    gc.collect()
-    if config.device.startswith("cuda"):
-        torch.cuda.empty_cache()
-    if config.compile:
-        torch.compiler.reset()
-
-
 def _serve(pipe, prepare: Callable | None, gpu: str | None) -> None:
     """The life of one process: a task, its events, and again, until the sweep closes the pipe or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the sweep passes it on as SIGTERM
@@ -262,6 +178,16 @@ def _deaf_to_interrupts():
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def local(configs: Sequence[TrainConfig], jobs: int | None, prepare: Callable | None) -> Here | Processes:
+    """The place on this machine for so many runs at a time; None: see `cbn_lab.sweep`."""
+    require_jobs(jobs)
+    devices = {config.device for config in resolved(configs)}
+    if jobs is None:
+        jobs = cores() if devices <= {"cpu"} else len(gpus())
+    in_turn = gpus() if devices == {"cuda"} else []  # none where the settings themselves name one
+    return Here(prepare) if jobs == 1 else Processes(jobs, prepare, in_turn)
 
 
 def gpus() -> list[str]:

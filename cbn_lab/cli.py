@@ -1,8 +1,8 @@
-"""The command line: `cbn-lab train | doctor | bench`.
+"""The command line: `cbn-lab train | sweep | doctor | bench`.
 
 Each command has its own arguments (`cbn-lab train --help`). An error of the user is one line on standard error.
-Exit codes: 0 done, 1 a limit of `bench` was missed, 2 wrong arguments, data or settings, 3 the loss was not finite,
-130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a limit of `bench` was missed or a run of `sweep` failed, 2 wrong arguments, data or settings,
+3 the loss of `train` was not finite, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 COMMANDS = {
     "train": "train one network and record the run",
+    "sweep": "train the runs of a grid that are not recorded yet",
     "doctor": "print versions, device, data found, and minutes per notebook",
     "bench": "measure the speed ratios and compare them with their limits",
 }
@@ -70,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the command")
     try:
         options = parser.parse_args(arguments)
-        return {"train": _train, "doctor": _doctor, "bench": _bench}[options.command](options.arguments)
+        command = {"train": _train, "sweep": _sweep, "doctor": _doctor, "bench": _bench}[options.command]
+        return command(options.arguments)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:  # `cbn-lab doctor | head -1`
@@ -108,6 +110,19 @@ def _bench(arguments: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=9, help="of each arm, at least 5 (default: %(default)s)")
     options = parser.parse_args(arguments)
     return bench.main(options.only, out=options.out, root=options.root, repeats=options.repeats)
+
+
+def _sweep(arguments: list[str]) -> int:
+    from cbn_lab import gridfile, sweep
+
+    parser = Parser(prog="cbn-lab sweep", formatter_class=argparse.RawDescriptionHelpFormatter, description="Train the "
+                    "runs of a grid that are not recorded yet, and print a table of all of them: mean\nand range over "
+                    "the seeds. It can be stopped and started at will, and run twice at a time.\nExit code 1 if a run "
+                    "failed.", epilog=f"results/example_sweep.toml is a grid of half a minute.\n\n{gridfile.__doc__}")
+    parser.add_argument("grid", help="a TOML file, as described below")
+    sweep.add_options(parser, "runs")
+    options = vars(parser.parse_args(arguments))
+    return sweep.command(gridfile.read(options.pop("grid")), **options)
 
 
 # train

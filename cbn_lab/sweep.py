@@ -12,18 +12,23 @@ means, on a CPU, the processor's cores; on GPUs, one run on each, since the loop
 may gain from more: nothing here measures that, so say how many).
 """
 
+import argparse
+import json
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 
 from cbn_lab import runs
-from cbn_lab._places import Event, Here, Processes, Task, cores, gpus, interrupt
+from cbn_lab._places import interrupt, local
+from cbn_lab._tasks import Event, Task, tasks
+from cbn_lab.cluster import Cluster
 from cbn_lab.config import TrainConfig
 from cbn_lab.locks import Locks
+from cbn_lab.sweep_preview import preview
 from cbn_lab.sweep_report import Bar, table
 
 LOOK_SECONDS = 1.0  # between two looks at what other sweeps have in hand
@@ -31,11 +36,11 @@ LOOK_SECONDS = 1.0  # between two looks at what other sweeps have in hand
 
 @dataclass(frozen=True)
 class Summary:
-    """What a sweep leaves: every record of its configs, in their order, and what went wrong."""
+    """What a sweep leaves: the records of its runs by name, in their order, and what went wrong, also by name."""
 
-    records: list[runs.Run]
+    records: dict[str, runs.Run]
+    missing: list[str]
     trained: int
-    missing: int
     failures: dict[str, str]
     interrupted: bool
 
@@ -46,49 +51,89 @@ class Summary:
 
     def __str__(self) -> str:
         """The table of results, and a line about each run that failed."""
-        return "\n".join([*table(self.records), *(f"failed: {name}: {line}" for name, line in self.failures.items())])
+        failed = [f"failed: {name}: {line}" for name, line in self.failures.items()]
+        return "\n".join([*table(list(self.records.values())), *failed])
+
+    def json(self) -> str:
+        """The same for programs: the final numbers of each run."""
+        runs = {name: {"status": run.status, **run.final} for name, run in self.records.items()}
+        return json.dumps({"runs": runs} | {key: getattr(self, key) for key in ("missing", "trained", "failures",
+                                                                               "interrupted")})
 
 
 def recorded(config: TrainConfig, out) -> bool:
     """Whether `out` holds this run to its end (a diverged run has ended too)."""
-    return _ended(Path(out) / f"{runs.name(config.resolved().record())}.json")
+    [task] = tasks([config.resolved()], out)
+    return task.ended()
 
 
-def _ended(record: Path) -> bool:
-    return record.exists() and runs.load(record).status != "interrupted"
-
-
-def fill(configs: Sequence[TrainConfig], out, *, root=None, jobs: int | None = 1,
+def fill(configs: Sequence[TrainConfig], out, *, root=None, jobs: int | None = 1, cluster: str | None = None,
          prepare: Callable[[], object] | None = None) -> Summary:
     """Train what `out` does not hold yet, in the order given, and return what it holds then.
 
-    `root` is the folder that holds the data. `prepare`, a function of a module, is called once in each process that
-    trains, to register layers or models. Runs that another sweep has in hand are waited for, and taken over if that
-    sweep is killed. ValueError for a wrong `jobs` and for settings that are impossible on this machine.
+    `root` is the folder that holds the data; `cluster` the address of a Ray cluster (`cbn_lab.cluster`). `prepare`, a
+    function of a module, is called in each process that trains, to register layers or models. Runs that another sweep
+    has in hand are waited for, and taken over if that sweep is killed. ValueError for a wrong `jobs` and for settings
+    that are impossible where they are to be trained.
     """
-    out = Path(out)
-    plan = {runs.name(config.record()): config for config in (config.resolved() for config in configs)}
-    tasks = [Task(name, config, out, root) for name, config in plan.items()]
-    missing = [task for task in tasks if not _ended(task.record)]
-    jobs = _jobs(jobs, missing)
-    known = [runs.load(task.record) for task in tasks if task not in missing]
-    interrupted = False
-    with _stoppable(), Locks(out) as locks, Bar(plan, known, jobs) as bar:
-        place = Here(prepare) if jobs == 1 else Processes(jobs, prepare, _gpus_in_turn(missing))
-        try:
-            _train(missing, locks, place, bar)
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            place.close()
-    records = [runs.load(task.record) for task in tasks if task.record.exists()]
-    ended = sum(run.status != "interrupted" for run in records)
-    return Summary(records, bar.trained, len(tasks) - ended, bar.failures, interrupted)
+    place = local(configs, jobs, prepare) if cluster is None else Cluster(cluster, jobs, prepare)
+    with _stoppable(), closing(place):
+        plan = tasks(place.resolved(configs), out, root)
+        missing, known = [task for task in plan if not task.ended()], [task.load() for task in plan if task.ended()]
+        interrupted = False
+        with Locks(out) as locks, Bar(plan, known, place.jobs) as bar:
+            try:
+                _train(missing, locks, place, bar)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                place.close()  # while the locks are held
+    records = {task.name: task.load() for task in plan if task.record.exists()}
+    missing = [task.name for task in plan if not task.ended()]
+    return Summary(records, missing, bar.trained, bar.failures, interrupted)
 
 
-def _train(tasks: Sequence[Task], locks: Locks, place, bar: Bar) -> None:
+def main(configs: Sequence[TrainConfig], out: str, description: str, arguments: Sequence[str] | None = None, *,
+         prepare: Callable[[], object] | None = None) -> int:
+    """The command line of a module that has a plan, such as `python -m cbn_lab.start`; the exit code."""
+    parser = argparse.ArgumentParser(description=description)
+    add_options(parser, out)
+    return command(configs, **vars(parser.parse_args(arguments)), prepare=prepare)
+
+
+def add_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """The arguments of `command` that stand on a command line."""
+    parser.add_argument("--out", default=out, help="folder for records and checkpoints (default: %(default)s)")
+    parser.add_argument("--root", help="folder with data sets, looked into first")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: on a CPU one per core, with one thread "
+                        "each; on GPUs one per GPU)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="train on this Ray cluster, or on a Ray of its own with "
+                        "'local' (needs the extra `cluster`)")
+    parser.add_argument("--dry-run", action="store_true", help="say what is recorded, what is missing, and how long "
+                        "that may take; train nothing")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object, on the last line")
+
+
+def command(configs: Sequence[TrainConfig], out, *, root=None, jobs: int | None = None, cluster: str | None = None,
+            dry_run: bool = False, as_json: bool = False, prepare: Callable[[], object] | None = None) -> int:
+    """`fill` with its results on standard output; the exit code: 0 all is recorded, 1 a run failed, 130 stopped."""
+    if dry_run and cluster is not None:
+        raise ValueError("a dry run looks at this machine alone: leave out the cluster")
+    if dry_run:
+        found = preview(configs, out, root=root, jobs=jobs, prepare=prepare)
+        print(json.dumps(asdict(found)) if as_json else found)
+        return int(bool(found.problems))
+    summary = fill(configs, out, root=root, jobs=jobs, cluster=cluster, prepare=prepare)
+    print(summary.json() if as_json else summary)
+    if summary.interrupted:
+        print(f"interrupted; what was recorded is kept. {len(summary.missing)} runs are missing; the same command goes "
+              "on with them.", file=sys.stderr)
+    return summary.exit_code
+
+
+def _train(missing: Sequence[Task], locks: Locks, place, bar: Bar) -> None:
     """Every task that nobody else has in hand; then those that others had, until they are recorded."""
-    waiting = deque(tasks)
+    waiting = deque(missing)
 
     def note(event: Event) -> None:
         if event.status is not None:
@@ -102,26 +147,12 @@ def _train(tasks: Sequence[Task], locks: Locks, place, bar: Bar) -> None:
             task = waiting.popleft()
             if not locks.claim(task.name):
                 waiting.append(task)
-            elif _ended(task.record):  # by another sweep, meanwhile
+            elif task.ended():  # by another sweep, meanwhile
                 locks.release(task.name)
                 bar.found(task.name)
             else:
                 place.start(task)
         place.work(note, LOOK_SECONDS)
-
-
-def _jobs(jobs: int | None, tasks: Sequence[Task]) -> int:
-    """The number of runs at a time that `fill`'s argument means for these tasks."""
-    if jobs is None:
-        jobs = len(gpus()) if any(task.config.device != "cpu" for task in tasks) else cores()
-    elif not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
-        raise ValueError(f"jobs must be at least 1, a whole number, or None, got {jobs!r}")
-    return max(1, min(jobs, len(tasks)))
-
-
-def _gpus_in_turn(tasks: Sequence[Task]) -> list[str]:
-    """The GPUs to deal the processes to; none where the settings themselves name one, or the CPU."""
-    return gpus() if all(task.config.device == "cuda" for task in tasks) else []
 
 
 @contextmanager

@@ -1,15 +1,20 @@
 """What a sweep shows: a bar with the time that remains, and at the end a table of what was recorded."""
 
+import itertools
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+import torch
 from tqdm import tqdm
 
 from cbn_lab import runs
+from cbn_lab._tasks import Event, Task
 from cbn_lab.config import TrainConfig
+from cbn_lab.train import Trainer
 
 _DIGITS, _CIFAR = 1415, 50_000  # training images; other data count as CIFAR
 _FINAL = ("validation_accuracy", "test_accuracy")  # the first that all have: where images are held out, these decide
@@ -18,17 +23,18 @@ _FINAL = ("validation_accuracy", "test_accuracy")  # the first that all have: wh
 class Bar:
     """One bar over the whole plan on a terminal, elsewhere a line per run that has ended, on standard error.
 
-    A run counts by its expected work: epochs times images. How long a unit of it takes is learned per kind of run (data
-    and network) from the records in the folder and from the runs under way, and so is the time that remains.
+    A run counts by its expected work: epochs times images. How long a unit of it takes is learned for each kind of run
+    (data and network), from those under way, and before there are any from the records in the folder.
     """
 
-    def __init__(self, plan: dict[str, TrainConfig], recorded: Sequence[runs.Run], jobs: int):
+    def __init__(self, tasks: Sequence[Task], recorded: Sequence[runs.Run], jobs: int):
         self.failures, self.trained, self._jobs = {}, 0, jobs
-        self._kind = {name: kind(config) for name, config in plan.items()}
-        self._work = {name: work(config) for name, config in plan.items()}
-        self._done = dict.fromkeys(plan, 0.0) | {runs.name(run.config): 1.0 for run in recorded}
+        self._kind = {task.name: kind(task.config) for task in tasks}
+        self._work = {task.name: work(task.config) for task in tasks}
+        self._done = dict.fromkeys(self._work, 0.0) | {runs.name(run.config): 1.0 for run in recorded}
         self._ended = {runs.name(run.config) for run in recorded}
-        self._pace = {name: seconds for name, seconds in map(_pace, recorded) if seconds}
+        self._pace = {}
+        self._recorded = rates(recorded)
         self._bar = None
 
     def __enter__(self):
@@ -43,7 +49,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-    def note(self, event) -> None:
+    def note(self, event: Event) -> None:
         """An event of a run under way."""
         self._done[event.name] = event.fraction
         if event.seconds is not None:
@@ -58,7 +64,7 @@ class Bar:
         self._ended.add(name)
         self._show()
 
-    def _end(self, event) -> None:
+    def _end(self, event: Event) -> None:
         self._done[event.name] = 1.0
         self._ended.add(event.name)
         line = event.line
@@ -85,19 +91,16 @@ class Bar:
     def remaining(self) -> float | None:
         """Seconds to the end of the sweep, or None as long as nothing is known."""
         return remaining([(self._kind[name], self._work[name] * (1.0 - self._done[name]))
-                          for name in self._work if name not in self._ended], self._rates(), self._jobs)
-
-    def _rates(self) -> dict[str, float]:
-        """Kind -> seconds per unit of work."""
-        known: dict[str, list[float]] = {}
-        for name, seconds in self._pace.items():
-            known.setdefault(self._kind[name], []).append(seconds / self._work[name])
-        return {key: fmean(values) for key, values in known.items()}
+                          for name in self._work if name not in self._ended],
+                         self._recorded | _means((self._kind[name], seconds / self._work[name])
+                                                 for name, seconds in self._pace.items()), self._jobs)
 
 
 def kind(config: TrainConfig) -> str:
     """What decides how long an image takes. Activation and norm change that too, but by less than the rest."""
-    return json.dumps([config.data, config.model, config.model_options, config.device, config.precision], default=list)
+    settings = config.record()
+    return json.dumps([settings[key] for key in ("data", "model", "model_options", "device", "precision")],
+                      default=list)
 
 
 def work(config: TrainConfig) -> float:
@@ -117,11 +120,33 @@ def remaining(open_work: Sequence[tuple[str, float]], rates: dict[str, float], j
     return max(sum(each) / jobs, max(each))
 
 
-def _pace(run: runs.Run) -> tuple[str, float | None]:
-    """Name and seconds of a run that was recorded on this device."""
-    here = run.provenance["device"] == runs.device_name(run.config["device"])
-    last = run.curve[-1] if run.curve else {}
-    return runs.name(run.config), last.get("seconds") if here and run.status == "finished" else None
+def rates(recorded: Sequence[runs.Run]) -> dict[str, float]:
+    """Kind -> seconds per unit of work, from the finished runs that were recorded on this machine's devices."""
+    here = {device: runs.device_name(device) for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]}
+    pairs = []
+    for run in recorded:
+        if run.status == "finished" and here.get(run.config["device"]) == run.provenance["device"]:
+            config = TrainConfig(**run.config)
+            pairs.append((kind(config), run.curve[-1]["seconds"] / work(config)))
+    return _means(pairs)
+
+
+def timed(config: TrainConfig, root=None) -> float:
+    """Seconds per unit of work, from the second and third SGD step of this run. Raises what training it would raise."""
+    trainer = Trainer(config, root=root)
+    turns = trainer.turns()
+    next(turns)
+    began = time.perf_counter()
+    steps = sum(1 for _ in itertools.islice(turns, 2))
+    return (time.perf_counter() - began) / (steps * trainer.batch_size)
+
+
+def _means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Key -> mean of its values."""
+    values: dict[str, list[float]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return {key: fmean(found) for key, found in values.items()}
 
 
 def table(records: Sequence[runs.Run]) -> list[str]:
