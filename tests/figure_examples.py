@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import ablation, blocks, data, effects, figures, models, predictions, runs, start
+from cbn_lab import ablation, blocks, data, effects, figures, ladder, models, predictions, runs, speeds, start
 from cbn_lab.norms import fold_effect
 from cbn_lab.probes import depth, landscape, layers
 from cbn_lab.theory import chain
@@ -112,6 +112,15 @@ def _folding():
     return fold_effect.compare(net, images[:1])
 
 
+def _speeds(device, scale):
+    """Made up: no device is this regular."""
+    rungs = {rung.title: scale * 1.4**i for i, rung in enumerate(ladder.RUNGS)}
+    return speeds.Speeds({"model": "convnet", "batch_size": 128, "precision": "bf16", "log_every": 10},
+                         {rung: [0.9 * speed, speed, 1.06 * speed] for rung, speed in rungs.items()},
+                         {rung.title: ladder.above(rung).title for rung in ladder.RUNGS[1:]},
+                         {"device": device, "threads": 2})
+
+
 EXAMPLES = {
     "ablation": lambda: figures.ablation(_structures(), ablation.ROWS),
     "along_gradient": lambda: figures.along_gradient(_landscapes(), chosen=3),
@@ -159,6 +168,8 @@ EXAMPLES = {
         target=5.0),
     "seed_paths": lambda: figures.seed_paths({"train": _paths(), "eval": _paths(4)}, xlabel="step", ylabel="loss"),
     "slack_meter": lambda: figures.slack_meter(chain().evaluate(meters.meter(broken="a kink"))),
+    "speed_ladder": lambda: figures.speed_ladder(
+        {"a CPU": _speeds("a CPU (CPU)", 700.0), "yours, now": _speeds("a GPU", 2300.0)}),
     "stacked": lambda: figures.stacked([figures.block_diagram("complete"), figures.moments(["relu", "tanh"])]),
     "tension": lambda: figures.tension(FIVE),
     "three_effects": lambda: figures.three_effects(1.0, 0.25, 1.0, 50, meters.effects(

@@ -1,0 +1,75 @@
+"""Pictures of recorded speeds: the rungs of `cbn_lab.ladder` on one or more devices."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from cbn_lab.figures.style import Figure, axes, nth_mark, styled
+
+_THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
+
+
+@styled
+def speed_ladder(records: Mapping) -> Figure:
+    """Label -> `speeds.Speeds`. A row per rung; left images/s (log), right how many times as fast as the rung above.
+
+    A marker is the median over the repeats, a line their range. ValueError if there is no record.
+    """
+    if not records:
+        raise ValueError("there is no record to draw; `python -m cbn_lab.ladder --out results/speed` makes one")
+    rungs = list(dict.fromkeys(rung for found in records.values() for rung in found.images_per_second))
+    fig, (speed, gain) = axes(2, size=(10.5, 1.7 + 0.34 * len(rungs) + 0.1 * len(rungs) * len(records)), sharey=True)
+    gain.axvline(1, color="#555555", linewidth=1.5)
+    for place, found in enumerate(records.values()):
+        heights = {rung: i + (place - (len(records) - 1) / 2) * 0.7 / len(records) for i, rung in enumerate(rungs)}
+        _draw(speed, place, {heights[rung]: values for rung, values in found.images_per_second.items()})
+        _draw(gain, place, {heights[rung]: found.gains(rung) for rung in found.above})
+    _finish(speed, gain, rungs)
+    handles = [Line2D([], [], label=label, **_dots(place)) for place, label in enumerate(records)]
+    fig.legend(handles=handles, loc="outside upper center", ncols=2 if len(records) > 1 else 1, handlelength=1.2)
+    said = " ".join(f"{label} ({found.setting()}): {_sentence(found)}" for label, found in records.items())
+    return Figure(fig, f"Images per second of each step from the usual script to a fast loop, and how many times as "
+                       f"fast each is as the one that it changes; medians, with the range over the repeats. {said}")
+
+
+def _draw(axis, place: int, rows: Mapping[float, Sequence[float]]) -> None:
+    """At each height the median as a marker, on a line from the least to the largest value."""
+    for height, values in rows.items():
+        axis.plot([min(values), max(values)], [height, height], color=nth_mark(place).colour, linewidth=1.6)
+    axis.plot([median(values) for values in rows.values()], list(rows), **_dots(place))
+
+
+def _dots(place: int) -> dict:
+    mark = nth_mark(place)
+    return {"linestyle": "", "marker": mark.marker, "color": mark.colour, "markersize": 8, "markeredgecolor": "white",
+            "markeredgewidth": 0.5}
+
+
+def _finish(speed, gain, rungs) -> None:
+    speed.set_yticks(range(len(rungs)), rungs)
+    speed.set_ylim(len(rungs) - 0.5, -0.5)
+    speed.set_xlabel("images/s")
+    gain.set_xlabel("times as fast as the one it changes")
+    for axis, subs in ((speed, (1, 3)), (gain, (1, 1.5, 2, 3, 5, 7))):
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=subs))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.grid(axis="y", visible=False)
+    speed.xaxis.set_major_formatter(_THOUSANDS)
+    gain.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    low, high = speed.get_xlim()
+    speed.set_xlim(low / 1.15, high * 1.15)  # at least one labelled line on either side
+    low, high = gain.get_xlim()
+    gain.set_xlim(min(low, 0.9), max(high, 1.6))
+
+
+def _sentence(found) -> str:
+    first, last = list(found.images_per_second)[0], list(found.images_per_second)[-1]
+    best = max(found.above, key=lambda rung: median(found.gains(rung)), default=None)
+    if best is None:
+        return f"{first} {found.speed(first):,.0f} images/s, {last} {found.speed(last):,.0f}."
+    gains = found.gains(best)
+    return (f"from {found.speed(first):,.0f} images/s ({first}) to {found.speed(last):,.0f} ({last}); the largest "
+            f"single change is {best}, {median(gains):.2f} times ({min(gains):.2f} to {max(gains):.2f}).")
