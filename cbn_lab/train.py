@@ -14,8 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import data, models, runs
-from cbn_lab.config import TrainConfig, require
+from cbn_lab import _checkpoint, _evaluation, _setup, data, runs
+from cbn_lab._evaluation import evaluate
+from cbn_lab._setup import initial_model
+from cbn_lab.config import TrainConfig
+
+__all__ = ["DivergedError", "Progress", "TrainConfig", "Trainer", "evaluate", "fit", "initial_model", "train"]
 
 CHECKPOINT_SECONDS = 30.0  # least time between two checkpoints
 
@@ -66,32 +70,21 @@ def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = Fal
     return trainer.run(checkpoint)
 
 
-def initial_model(config: TrainConfig, training: data.Dataset) -> nn.Module:
-    """The network that a run of `config` on these images starts with, on the CPU; torch's global state is restored."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return models.build(config.model, num_classes=training.num_classes, in_channels=training.in_channels,
-                            image_size=training.image_size, activation=config.activation, placement=config.placement,
-                            norm_options=config.norm_options, **config.model_options)
-
-
 class Trainer:
     """What `train` is made of, for those who want the model: `Trainer(config).model`, `.run()`, `.evaluate()`."""
 
     def __init__(self, config: TrainConfig, *, root=None, model: nn.Module | None = None, download: bool = False):
         self.config = config = config.resolved()
-        self.training, self.held_out = _load(config, root, download)
+        self.training, self.held_out = _setup.splits(config, root, download)
         if model is None:
             model = initial_model(config, self.training)
         self.model = model.to(config.device, memory_format=torch.channels_last)
-        self._forward = _compiled(self.model, config)
+        self._forward = _setup.compiled(self.model, config)
         self.batch_size = min(config.batch_size, len(self.training))
         self.steps_per_epoch = len(self.training) // self.batch_size  # a last incomplete batch is left out
         self.steps = config.epochs * self.steps_per_epoch
-        self.optimizer = torch.optim.SGD(_parameter_groups(self.model, config), lr=config.lr,
-                                         momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, max_lr=config.lr, total_steps=self.steps + 1, cycle_momentum=False)
+        self.optimizer = _setup.optimizer(self.model, config)
+        self.schedule = _setup.schedule(self.optimizer, config, self.steps)
         self.scaler = torch.amp.GradScaler(config.device.split(":")[0], enabled=config.precision == "fp16")
         self.step, self.seconds, self.epoch_loss, self.curve = 0, 0.0, 0.0, []
 
@@ -181,10 +174,10 @@ class Trainer:
 
     def evaluate(self, split: str = "test") -> tuple[float, float]:
         """(mean loss in nats, accuracy) on held-out images in eval mode, without augmentation."""
-        return _result(self._evaluating(split))
+        return _evaluation.result(self._evaluating(split))
 
     def _evaluating(self, split: str) -> Generator[None, None, tuple[float, float]]:
-        batches = _evaluating(self.model, self.held_out[split], 1000, self._input_dtype())
+        batches = _evaluation.evaluating(self.model, self.held_out[split], 1000, self._input_dtype())
         while True:
             try:
                 with self._autocast():  # batch by batch: it must not be in force between two turns
@@ -222,70 +215,12 @@ class Trainer:
                 f"{', or precision fp32' if config.precision != 'fp32' else ''}")
 
     def save(self, path) -> None:
-        """Write everything that the rest of the run depends on; the file appears whole or not at all."""
-        state = {"run": runs.name(self.config.record()), "sources": self.sources(), "model": self.model.state_dict(),
-                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-                 "scaler": self.scaler.state_dict(), "step": self.step, "seconds": self.seconds,
-                 "epoch_loss": self.epoch_loss, "curve": self.curve}
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_whole(path, lambda temporary: torch.save(state, temporary))
+        """Write a checkpoint; the file appears whole or not at all."""
+        _checkpoint.write(self, path)
 
     def restore(self, path) -> None:
         """Go on from a checkpoint. ValueError if it is damaged or belongs to other settings or other data."""
-        try:
-            state = torch.load(path, map_location=self.config.device, weights_only=True)
-            run, sources, scaler = state["run"], state["sources"], state["scaler"]
-        except Exception as error:  # zip, pickle and torch each raise their own kinds
-            raise ValueError(
-                f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it and start again") from error
-        require(run == runs.name(self.config.record()),
-                f"the checkpoint {path} belongs to a run with other settings; delete it or give another folder")
-        require(sources == self.sources(),
-                f"the data have changed since the checkpoint {path} was written ({sources['train']}; now "
-                f"{self.sources()['train']}); delete it and start again, or bring the old data back")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(scaler)
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.epoch_loss, self.curve = state["epoch_loss"], state["curve"]
-
-
-def evaluate(model: nn.Module, dataset: data.Dataset, *, batch_size: int = 1000,
-             dtype: torch.dtype = torch.float32) -> tuple[float, float]:
-    """(mean cross-entropy in nats, accuracy in [0, 1]) of `model` in eval mode.
-
-    The mode of each of its modules is restored afterwards, an interrupted evaluation included.
-    """
-    return _result(_evaluating(model, dataset, batch_size, dtype))
-
-
-def _result(turns: Generator):
-    """What a generator returns, after all its turns."""
-    while True:
-        try:
-            next(turns)
-        except StopIteration as end:
-            return end.value
-
-
-@torch.no_grad()  # of a generator: in force while it runs, not between two turns
-def _evaluating(model: nn.Module, dataset: data.Dataset, batch_size: int,
-                dtype: torch.dtype) -> Generator[None, None, tuple[float, float]]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    loss, correct = 0.0, 0
-    try:
-        for images, labels in dataset.in_order(batch_size):
-            logits = model(data.normalize(images, dataset, dtype)).float()
-            loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
-            correct = correct + (logits.argmax(1) == labels).sum()
-            yield None
-    finally:
-        for module, training in modes:
-            module.training = training
-    return float(loss) / len(dataset), int(correct) / len(dataset)
+        _checkpoint.read(self, path)
 
 
 def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, download: bool = False,
@@ -329,32 +264,3 @@ def _require_no_other_data(record: Path, sources: dict[str, str]) -> None:
     if record.exists() and (recorded := runs.load(record).provenance.get("data_sources")) != sources:
         raise ValueError(f"{record} holds a run with the same settings on other data ({recorded}; now {sources}); give "
                          "another folder, or another name to one of the two data files")
-
-
-def _load(config: TrainConfig, root, download: bool) -> tuple[data.Dataset, dict[str, data.Dataset]]:
-    """(training images, held-out images by split: the one to evaluate after each epoch first)."""
-    source = dict(device=config.device, root=root, download=download)
-    training = data.load(config.data, "train", **source)
-    held_out = {"test": data.load(config.data, "test", **source)}
-    available = len(training) - config.validation_images
-    wanted = config.train_images or available
-    require(wanted != 1, f"one training image of {config.data} is too few; use at least 2")
-    require(0 < wanted <= available,
-             f"train_images={config.train_images} and validation_images={config.validation_images} do not fit into "
-             f"the {len(training)} training images of {config.data}")
-    if config.validation_images:
-        held_out = {"validation": training.subset(slice(available, None))} | held_out
-    return (training if wanted == len(training) else training.subset(slice(0, wanted))), held_out
-
-
-def _compiled(model: nn.Module, config: TrainConfig) -> nn.Module:
-    if config.compile:
-        return torch.compile(model, mode="reduce-overhead" if config.cuda_graphs else None)
-    return torch.compile(model, backend="cudagraphs") if config.cuda_graphs else model
-
-
-def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": config.weight_decay if config.decay_norm else 0.0}]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import config, data, runs, train
+from cbn_lab import config, data, models, runs, train
 from cbn_lab.train import DivergedError, TrainConfig, Trainer
 
 QUICK = TrainConfig(model="mlp", model_options={"width": 16, "depth": 2}, activation="tanh", train_images=200,
@@ -244,7 +244,7 @@ def test_the_first_bad_step_is_named_and_a_diverged_run_leaves_no_checkpoint(tmp
     with pytest.raises(DivergedError, match="at step 3 of 12"):
         list(Trainer(replace(QUICK, log_every=6), model=BreaksDown()).run())
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(train.models, "build", lambda *_, **__: BreaksDown())
+    monkeypatch.setattr(models, "build", lambda *_, **__: BreaksDown())
     with pytest.raises(DivergedError, match="at step 3 of 12"):
         train.fit(QUICK, out=tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]

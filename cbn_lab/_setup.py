@@ -1,0 +1,53 @@
+"""What a run starts with: its images, its network, and the optimizer with its schedule."""
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from cbn_lab import data, models
+from cbn_lab.config import TrainConfig, require
+
+
+def splits(config: TrainConfig, root, download: bool) -> tuple[data.Dataset, dict[str, data.Dataset]]:
+    """(training images, held-out images by split: the one to evaluate after each epoch first)."""
+    source = dict(device=config.device, root=root, download=download)
+    training = data.load(config.data, "train", **source)
+    held_out = {"test": data.load(config.data, "test", **source)}
+    available = len(training) - config.validation_images
+    wanted = config.train_images or available
+    require(wanted != 1, f"one training image of {config.data} is too few; use at least 2")
+    require(0 < wanted <= available,
+            f"train_images={config.train_images} and validation_images={config.validation_images} do not fit into "
+            f"the {len(training)} training images of {config.data}")
+    if config.validation_images:
+        held_out = {"validation": training.subset(slice(available, None))} | held_out
+    return (training if wanted == len(training) else training.subset(slice(0, wanted))), held_out
+
+
+def initial_model(config: TrainConfig, training: data.Dataset) -> nn.Module:
+    """The network that a run of `config` on these images starts with, on the CPU; torch's global state is restored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return models.build(config.model, num_classes=training.num_classes, in_channels=training.in_channels,
+                            image_size=training.image_size, activation=config.activation, placement=config.placement,
+                            norm_options=config.norm_options, **config.model_options)
+
+
+def compiled(model: nn.Module, config: TrainConfig) -> nn.Module:
+    if config.compile:
+        return torch.compile(model, mode="reduce-overhead" if config.cuda_graphs else None)
+    return torch.compile(model, backend="cudagraphs") if config.cuda_graphs else model
+
+
+def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum; whether vectors (gammas, shifts, biases) decay is a setting."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay},
+              {"params": vectors, "weight_decay": config.weight_decay if config.decay_norm else 0.0}]
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+
+
+def schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> LRScheduler:
+    """The learning rate of each of `steps` steps, and of one more, which the last progress record shows."""
+    return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps + 1, cycle_momentum=False)
