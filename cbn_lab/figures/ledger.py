@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 
-SIGNS = {"holds": "✓", "does not hold": "✗", "holds in part": "◐", "not decided": "?", "not measured": "–"}
+SIGNS = {"holds": "✓", "does not hold": "✗", "holds in part": "◐", "not decided": "?", "not measured": "–",
+         "not tested": "–"}
 _CELL = "padding:0.3em 0.7em;text-align:left;vertical-align:top;border-bottom:1px solid currentColor;"
 
 
