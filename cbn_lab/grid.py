@@ -14,6 +14,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -59,13 +60,15 @@ class Part:
 
     def config(self, activation: str, placement: str, seed: int, lr: float, weight_decay: float) -> TrainConfig:
         """Nothing is left to the machine ("auto"), so that a run has the same name everywhere."""
-        options = _SIZES[self.size] | _NETS.get((self.size, self.model), {})
-        return TrainConfig(data=self.data, model=self.model, activation=activation, placement=placement, seed=seed,
-                           lr=lr, weight_decay=weight_decay, **options)
+        return _named(self, activation, placement, seed, lr, weight_decay)[1]
 
-    def search(self, activation: str, placement: str) -> list[TrainConfig]:
-        """The runs by which an arm's learning rate and weight decay are chosen, the common setting first."""
-        return [self.config(activation, placement, SEEDS[0], *pair) for pair in SEARCH[self.size]]
+    def search(self, activation: str, placement: str) -> dict[str, TrainConfig]:
+        """name -> run by which an arm's learning rate and weight decay are chosen, the common setting first."""
+        return dict(_named(self, activation, placement, SEEDS[0], *pair) for pair in SEARCH[self.size])
+
+    def seeds(self, activation: str, placement: str, pair: tuple[float, float], seeds) -> dict[str, TrainConfig]:
+        """name -> run of an arm at (lr, weight_decay)."""
+        return dict(_named(self, activation, placement, seed, *pair) for seed in seeds)
 
     def choice(self, activation: str, placement: str, found: Mapping[str, Run]) -> tuple[float, float] | None:
         """(lr, weight_decay) of an arm; None while a tuned one's search is not recorded to its end.
@@ -74,7 +77,7 @@ class Part:
         """
         if self.setting == "common":
             return COMMON[self.size]
-        ended = [found.get(name(config)) for config in self.search(activation, placement)]
+        ended = [found.get(key) for key in self.search(activation, placement)]
         if None in ended:
             return None
         best = max(ended, key=lambda run: final(run, "validation_accuracy"))
@@ -83,10 +86,22 @@ class Part:
     def arm(self, activation: str, placement: str, found: Mapping[str, Run]) -> dict[int, Run]:
         """seed -> recorded run of one arm; empty while the arm is not tuned."""
         pair = self.choice(activation, placement, found)
-        if pair is None:
-            return {}
-        named = {seed: name(self.config(activation, placement, seed, *pair)) for seed in (*SEEDS, *FURTHER_SEEDS)}
-        return {seed: found[key] for seed, key in named.items() if key in found}
+        planned = {} if pair is None else self.seeds(activation, placement, pair, (*SEEDS, *FURTHER_SEEDS))
+        return {config.seed: found[key] for key, config in planned.items() if key in found}
+
+
+@cache
+def _named(part: Part, activation, placement, seed, lr, weight_decay) -> tuple[str, TrainConfig]:
+    """A run and the name of its record. (A plan asks for each some dozen times, and a name takes a third of a ms.)"""
+    options = _SIZES[part.size] | _NETS.get((part.size, part.model), {})
+    config = TrainConfig(data=part.data, model=part.model, activation=activation, placement=placement, seed=seed, lr=lr,
+                         weight_decay=weight_decay, **options)
+    return name(config), config
+
+
+def name(config: TrainConfig) -> str:
+    """The name of a run's record, on machines without the device as well."""
+    return runs.name(config.record())
 
 
 @dataclass(frozen=True)
@@ -97,31 +112,33 @@ class Stage:
     step: str
     placements: tuple[str, ...] = PLACEMENTS
 
-    def configs(self, found: Mapping[str, Run]) -> list[TrainConfig] | None:
-        """None while they depend on runs that are not recorded."""
+    def runs(self, found: Mapping[str, Run]) -> dict[str, TrainConfig] | None:
+        """name -> run; None while they depend on runs that are not recorded."""
         return getattr(self, f"_{self.step}")(found)
 
     def _search(self, found):
-        return [config for p in self.placements for f in ACTIVATIONS for config in self.part.search(f, p)]
+        return {key: config for p in self.placements for f in ACTIVATIONS
+                for key, config in self.part.search(f, p).items()}
 
     def _seeds(self, found):
         choices = {(f, p): self.part.choice(f, p, found) for p in self.placements for f in ACTIVATIONS}
         if None in choices.values():
             return None
-        return [self.part.config(*arm, seed, *pair) for seed in SEEDS for arm, pair in choices.items()]
+        return {key: config for seed in SEEDS for arm, pair in choices.items()
+                for key, config in self.part.seeds(*arm, pair, [seed]).items()}
 
     def _further(self, found):
         """Seeds 3 and 4 of both compared arms where seeds 0 to 2 do not decide, by the validation accuracy."""
-        configs = []
+        planned = {}
         for f in ACTIVATIONS:
             ours, theirs = (self.part.arm(f, p, found) for p in COMPARED)
             if not set(SEEDS) <= ours.keys() & theirs.keys():
                 return None
             first = [final(ours[s], "validation_accuracy") - final(theirs[s], "validation_accuracy") for s in SEEDS]
             if not decided(first):
-                configs += [self.part.config(f, p, seed, *self.part.choice(f, p, found))
-                            for seed in FURTHER_SEEDS for p in COMPARED]
-        return configs
+                for p in COMPARED:
+                    planned |= self.part.seeds(f, p, self.part.choice(f, p, found), FURTHER_SEEDS)
+        return planned
 
 
 def _stages(size: str, *lines: str) -> tuple[Stage, ...]:
@@ -153,11 +170,6 @@ STAGES = {
 PARTS = tuple(dict.fromkeys(stage.part for stages in STAGES.values() for stage in stages))
 
 
-def name(config: TrainConfig) -> str:
-    """The name of a run's record, on machines without the device as well."""
-    return runs.name(config.record())
-
-
 def final(run: Run, metric: str) -> float:
     """A last number; for a diverged run that of a net that says nothing: accuracy 1/K, loss log K nats, K classes."""
     if run.status != "diverged":
@@ -180,21 +192,25 @@ def recorded(folder) -> dict[str, Run]:
     return {runs.name(run.config): run for run in found if run.status != "interrupted"}
 
 
-def plan(size: str, found: Mapping[str, Run]) -> list[TrainConfig]:
-    """Every run that is known to be needed, by value: a stop at any point leaves whole tables as far as they go.
+def plan(size: str, found: Mapping[str, Run]) -> dict[str, TrainConfig]:
+    """name -> every run that is known to be needed, by value: a stop leaves whole tables as far as they go.
 
-    `found` are the recorded runs (see `recorded`). The list ends where the next runs depend on runs in it that are not
+    `found` are the recorded runs (see `recorded`). The plan ends where the next runs depend on runs in it that are not
     recorded; with those it goes on. ValueError for an unknown size.
     """
     if size not in STAGES:
         raise ValueError(f"size must be one of {', '.join(STAGES)}, got {size!r}")
     planned: dict[str, TrainConfig] = {}
     for stage in STAGES[size]:
-        configs = stage.configs(found)
-        if configs is None:
+        more = stage.runs(found)
+        if more is None:
             break
-        planned.update({name(config): config for config in configs})
-    return list(planned.values())
+        planned |= more
+    return planned
+
+
+def still_missing(size: str, found: Mapping[str, Run]) -> list[TrainConfig]:
+    return [config for key, config in plan(size, found).items() if key not in found]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -210,10 +226,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if summary.exit_code:
             return summary.exit_code
     return 0
-
-
-def still_missing(size: str, found: Mapping[str, Run]) -> list[TrainConfig]:
-    return [config for config in plan(size, found) if name(config) not in found]
 
 
 if __name__ == "__main__":
