@@ -6,15 +6,11 @@ trains what is not recorded yet, in the order of `plan()`, and can be stopped an
 the defaults of `CompleteBatchNorm2d` follow from it, is written in results/PROTOCOL.md.
 """
 
-import argparse
-import multiprocessing
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from tqdm import tqdm
-
-from cbn_lab import runs
-from cbn_lab.train import DivergedError, TrainConfig, fit
+from cbn_lab import sweep
+from cbn_lab.train import TrainConfig
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "selu", "swish")
 SEEDS = (0, 1, 2)
@@ -109,35 +105,10 @@ def row_of(config: dict) -> str | None:
     return None
 
 
-def recorded(config: TrainConfig, out) -> bool:
-    """Whether `out` holds this run to its end (a diverged run has ended too)."""
-    path = Path(out) / f"{runs.name(config.resolved().record())}.json"
-    return path.exists() and runs.load(path).status != "interrupted"
-
-
-def _one(job) -> str:
-    import torch
-
-    torch.set_num_threads(1)  # two runs with one thread each are faster than one after the other with two
-    config, out, root = job
-    try:
-        return fit(config, out=out, root=root, resume=True).summary()
-    except DivergedError as error:
-        return str(error)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Record the runs of the structure ablation that are missing.")
-    parser.add_argument("--out", default="results/ablation")
-    parser.add_argument("--root", help="folder that holds cifar10.npz or torchvision's CIFAR-10")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    options = parser.parse_args(arguments)
-    missing = [(config, options.out, options.root) for config in plan() if not recorded(config, options.out)]
-    print(f"{len(missing)} of {len(plan())} runs are missing in {options.out}")
-    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        for summary in tqdm(pool.imap(_one, missing), total=len(missing), unit="run", smoothing=0.05):
-            tqdm.write(summary)
+def main(arguments: list[str] | None = None) -> int:
+    return sweep.main(plan(), "results/ablation", "Record the runs of the structure ablation that are missing.",
+                      arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,18 +6,15 @@ trains what is not recorded yet (72 runs of 1 to 3 s on one thread). Two setting
 a channel has at least 128 values in a batch, and an MLP with batches of 8, where it has 8. Neither was tuned.
 """
 
-import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from tqdm import tqdm
-
-from cbn_lab import norms, runs, start
-from cbn_lab.ablation import SEEDS, recorded
+from cbn_lab import norms, runs, start, sweep
+from cbn_lab.ablation import SEEDS
 from cbn_lab.figures import spread
 from cbn_lab.norms import gallery
-from cbn_lab.train import TrainConfig, fit
+from cbn_lab.train import TrainConfig
 
 LETTERS = {bug.layer.__name__: letter for letter, bug in gallery.SUSPECTS.items()}
 LAYERS = {"Correct": gallery.Correct} | {bug.layer.__name__: bug.layer for bug in gallery.SUSPECTS.values()}
@@ -58,15 +55,16 @@ def of(records: Sequence[runs.Run], layer: str, setting: str) -> list[runs.Run]:
     return sorted(found, key=lambda run: run.config["seed"])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Record the runs of notebook 01 that are missing.")
-    parser.add_argument("--out", type=Path, default=Path("results/bugs"))
-    options = parser.parse_args(arguments)
+def register() -> None:
+    """Make the layers known to `norm_options`."""
     for name, layer in LAYERS.items():
         norms.register(name, layer)
-    for one in tqdm([c for c in plan() if not recorded(c, options.out)], unit="run"):
-        fit(one, out=options.out)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return sweep.main(plan(), "results/bugs", "Record the runs of notebook 01 that are missing.", arguments,
+                      prepare=register)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,17 +14,14 @@ changed. Nothing was tuned: the lists below were written, and committed, before 
     wide_end    mini-batches of 2, ReLU, a norm in every layer; the last has stride 1, so that its maps are 2 x 2
 """
 
-import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
-from cbn_lab import blocks, runs, start
-from cbn_lab.ablation import ACTIVATIONS, SEEDS, recorded
-from cbn_lab.train import DivergedError, TrainConfig, fit
+from cbn_lab import blocks, runs, start, sweep
+from cbn_lab.ablation import ACTIVATIONS, SEEDS
+from cbn_lab.train import TrainConfig
 
 LAYERS = 6  # of the default convnet
 DEPTH, WIDTH = 30, 64
@@ -96,17 +93,9 @@ def records(group: str, folder=None) -> list[runs.Run]:
     return [runs.load(path) for path in (folder / f"{name}.json" for name in names) if path.exists()]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Record the runs of notebook 07 that are missing.")
-    parser.add_argument("--out", default="results/guided")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    for one in tqdm([config for config in plan() if not recorded(config, options.out)], unit="run"):
-        try:
-            tqdm.write(fit(one, out=options.out).summary())
-        except DivergedError as error:  # recorded as diverged
-            tqdm.write(str(error))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return sweep.main(plan(), "results/guided", "Record the runs of notebook 07 that are missing.", arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,16 +7,14 @@ decay are those of the structure ablation (`cbn_lab.ablation`), taken over as th
 Only the number of epochs was chosen, so that a run takes a few seconds.
 """
 
-import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
-from cbn_lab import blocks, data, figures, runs
-from cbn_lab.ablation import ACTIVATIONS, SEEDS, recorded
-from cbn_lab.train import DivergedError, TrainConfig, fit
+from cbn_lab import blocks, data, figures, runs, sweep
+from cbn_lab.ablation import ACTIVATIONS, SEEDS
+from cbn_lab.train import TrainConfig
 
 
 def config(activation: str, placement: str, seed: int = 0) -> TrainConfig:
@@ -95,16 +93,9 @@ def _compared(finished, placement, baseline, metric, factor, digits, unit) -> st
     return f"{what} {numbers[0]} with {placement} against {numbers[1]} with {baseline}{verdict}"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Record the runs of notebook 00 that are missing.")
-    parser.add_argument("--out", default="results/start")
-    options = parser.parse_args(arguments)
-    for one in tqdm([c for c in plan() if not recorded(c, options.out)], unit="run"):
-        try:
-            tqdm.write(fit(one, out=options.out).summary())
-        except DivergedError as error:  # recorded as diverged
-            tqdm.write(str(error))
+def main(arguments: list[str] | None = None) -> int:
+    return sweep.main(plan(), "results/start", "Record the runs of notebook 00 that are missing.", arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,16 +1,14 @@
-"""The ablation: rows and runs are what the protocol says, nothing recorded is run again."""
+"""The ablation: rows and runs are what the protocol says."""
 
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
 from cbn_lab import ablation, norms, runs
-from cbn_lab.train import DivergedError, TrainConfig
+from cbn_lab.train import TrainConfig
 
-PROVENANCE = {"device": "", "versions": {}, "commit": None, "date": "", "data_sources": {}}
 PROTOCOL = (Path(__file__).parents[1] / "results" / "PROTOCOL.md").read_text()
 
 
@@ -54,38 +52,6 @@ def test_a_row_is_recognized_in_a_record():
     for key in ablation.ROWS:
         assert ablation.row_of(ablation.small(key, "tanh", 1).resolved().record()) == key
     assert ablation.row_of(TrainConfig(placement="none").record()) is None
-
-
-def test_a_recorded_run_is_not_run_again(tmp_path):
-    config = ablation.small("rms", "selu", 2)
-    assert not ablation.recorded(config, tmp_path)
-    run = runs.Run(config.resolved().record(), [], {"train_loss": 1.0}, PROVENANCE)
-    runs.save(run, tmp_path)
-    assert ablation.recorded(config, tmp_path)
-    assert not ablation.recorded(ablation.small("rms", "selu", 1), tmp_path)
-
-
-def test_runs_are_resumed_and_one_that_diverges_does_not_stop_the_others(monkeypatch):
-    config, calls = ablation.small("rms", "selu", 2), []
-    threads = torch.get_num_threads()
-
-    def fit(config, **options):
-        calls.append((config, options))
-        raise DivergedError("the loss is nan")
-
-    monkeypatch.setattr(ablation, "fit", fit)
-    try:
-        assert ablation._one((config, "out", "root")) == "the loss is nan"
-    finally:
-        torch.set_num_threads(threads)
-    assert calls == [(config, {"out": "out", "root": "root", "resume": True})]
-
-
-@pytest.mark.parametrize(("status", "ended"), [("diverged", True), ("interrupted", False)])
-def test_a_diverged_run_has_ended_and_an_interrupted_one_has_not(tmp_path, status, ended):
-    config = ablation.long("gamma_9x", "tanh", 0)
-    runs.save(runs.Run(config.resolved().record(), [], {}, PROVENANCE, status), tmp_path)
-    assert ablation.recorded(config, tmp_path) == ended
 
 
 def test_an_unknown_row_is_refused():

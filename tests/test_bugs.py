@@ -13,8 +13,7 @@ RECORDS = runs.load_all(Path(__file__).resolve().parent.parent / "results" / "bu
 @pytest.fixture
 def registered():
     before = dict(norms._REGISTRY)
-    for name, layer in bugs.LAYERS.items():
-        norms.register(name, layer)
+    bugs.register()
     yield
     norms._REGISTRY.clear()
     norms._REGISTRY.update(before)
