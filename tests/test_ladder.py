@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import functional
 
-from cbn_lab import data, ladder, runs, speeds
+from cbn_lab import data, figures, ladder, runs, speeds, waits
 from cbn_lab.bench import student
 
 STEPS = 4
@@ -109,25 +108,12 @@ def test_each_rung_replaces_one_thing():
     assert len({rung.title for rung in ladder.RUNGS}) == len(ladder.RUNGS)
 
 
-class Readings(TorchDispatchMode):
-    """Counts how often a number is read from the device."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize(("rung", "expected"), [(ladder.Student, STEPS), (ladder.NoWaiting, 1), (ladder.OnDevice, 1)])
 def test_how_often_a_part_reads_a_loss(rung, expected, noise):
     settings, training = noise
     arm = rung(replace(settings, log_every=STEPS), training)
-    feed = list(islice(arm.feed, STEPS))  # what a loader reads is not counted
-    arm.feed = iter(feed)
-    with Readings() as readings:
-        arm.part()
-    assert readings.count == expected
+    arm.feed = iter(list(islice(arm.feed, STEPS)))  # what a loader reads is not counted
+    assert waits.count(arm.part) == expected
 
 
 def test_gpu_rungs_ask_the_trainer_for_one_option_more(monkeypatch):
@@ -209,6 +195,14 @@ def test_what_is_no_record_is_named(tmp_path, text):
 def test_rungs_and_repeats_fit_together(changes, said):
     with pytest.raises(ValueError, match=said):
         _speeds(**changes)
+
+
+def test_the_picture_in_words_has_the_records_numbers():
+    alt = figures.speed_ladder({"mine": _speeds(), "yours": _speeds(above={})}).alt
+    assert "mine (convnet, batches of 128, bf16, 3 repeats of 10 steps): from 100 images/s (slow) to 200 (fast)" in alt
+    assert "largest single change is fast, 2.00 times (1.82 to 3.00)" in alt and "yours" in alt
+    with pytest.raises(ValueError, match="no record to draw"):
+        figures.speed_ladder({})
 
 
 def test_recorded_speeds_can_be_read_and_are_of_known_rungs():

@@ -1,0 +1,88 @@
+"""The exercises of notebook 08: right answers in another style, and what their checks rest on."""
+
+import pytest
+import torch
+from torch import nn
+
+from cbn_lab import data, waits
+from cbn_lab.exercises import cards, ex08, ex08_crops, ex08_moments
+from cbn_lab.exercises.grading import grade
+
+
+def _loop_arguments():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    batches = [(torch.randn(5, 3, 2, 2), torch.randint(3, (5,))) for _ in range(2)]
+    return model, batches, torch.optim.SGD(model.parameters(), 0.1)
+
+
+def test_the_loops_waiting_lines_are_those_that_read_values(capsys):
+    assert set(waits.found(ex08.a_loop, *_loop_arguments())) == ex08.WAITS.reference
+
+
+def test_every_line_of_the_loop_is_judged():
+    lines = range(1, len(ex08._SOURCE) + 1)
+    assert all(grade(ex08.WAITS, ex08.WAITS.reference ^ {line}).outcome == cards.WRONG for line in lines)
+    assert all(f"line {line} " in grade(ex08.WAITS, ex08.WAITS.reference ^ {line}).message for line in lines)
+
+
+def test_waits_are_counted_and_masks_are_seen():
+    x = torch.arange(4.0)
+    assert waits.count(lambda: x.sum().item()) == 1 and waits.count(lambda: x[x > 1]) == 1
+    assert waits.count(lambda: x[torch.tensor([1, 2])] + x[2:]) == 0
+
+
+@pytest.mark.parametrize("answer", [[8, 13, 16], (7, 8, 99), "7", {"a"}, {}])
+def test_odd_answers_get_a_sentence(answer):
+    assert grade(ex08.WAITS, answer).outcome == cards.WRONG
+
+
+def _crops_by_the_library(images, dy, dx, flip, pad):
+    source = data.Dataset(images, torch.zeros(len(images)), ("a",), (0.0,), (1.0,), "")
+    return data.augmented_batch(source, torch.arange(len(images)), data.Augmentation(dy, dx, flip, pad))
+
+
+def _moments_by_chan(x, all_sum):
+    """Count, mean and M2 of each rank; one sum makes the first two joint, one more the third."""
+    n = len(x)
+    own = x.sum(0) / max(n, 1)
+    joint = all_sum(torch.cat([x.sum(0), torch.tensor([float(n)])]))
+    mean = joint[:-1] / joint[-1]
+    m2 = (x - own).square().sum(0) + n * (own - mean).square()
+    return [mean, all_sum(m2) / joint[-1]]
+
+
+@pytest.mark.parametrize(("spec", "answer"), [
+    pytest.param(ex08.WAITS, sorted(ex08.WAITS.reference), id="waits as a list"),
+    pytest.param(ex08_crops.CROPS, _crops_by_the_library, id="the library's crops"),
+    pytest.param(ex08_moments.MOMENTS, _moments_by_chan, id="moments by Chan's formula"),
+    pytest.param(ex08.WEIGHT, lambda mine, total, ranks: torch.tensor(mine / (total / ranks)), id="weight")])
+def test_another_style_is_right(spec, answer):
+    card = grade(spec, answer)
+    assert card.correct, card
+
+
+def test_ranks_see_sums_of_all_shares():
+    shares = [torch.tensor([[1.0]]), torch.tensor([[2.0], [4.0]])]
+    assert ex08_moments.on_ranks(lambda x, all_sum: float(all_sum(all_sum(x.sum(0)) * len(x))), shares) == [21.0, 21.0]
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (lambda x, all_sum: (all_sum(x), all_sum(x)), "different shapes"),
+    (lambda x, all_sum: [all_sum(x.sum(0)) for _ in range(9)], "more than 8 sums"),
+    (lambda x, all_sum: all_sum(x.sum(0)), "expected (mean, variance)")])
+def test_what_processes_would_hang_on_is_named(answer, said):
+    card = grade(ex08_moments.MOMENTS, answer)
+    assert card.outcome == cards.WRONG and said in card.message, card
+
+
+def test_the_weight_makes_the_mean_gradient_of_ranks_that_of_the_batch():
+    torch.manual_seed(1)
+    x, w = torch.randn(7, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64, requires_grad=True)
+    shares = x.split([4, 0, 3])
+    (whole,) = torch.autograd.grad((x @ w).tanh().mean(), w)
+    mean = 0
+    for share in shares:
+        loss = (share @ w).tanh().sum() / max(len(share), 1)
+        mean = mean + torch.autograd.grad(loss * ex08._share_weight(len(share), 7, 3), w)[0] / 3
+    torch.testing.assert_close(mean, whole)
