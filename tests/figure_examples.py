@@ -207,7 +207,7 @@ def seen(pixels: np.ndarray, matrix) -> np.ndarray:
 
 
 def pixels(figure: figures.Figure, dpi: float = figures.style.DPI) -> np.ndarray:
-    """[H, W, 4] in [0, 1]."""
+    """[H, W, 3] in [0, 1], or with opacity as a fourth number."""
     return matplotlib.image.imread(io.BytesIO(figure.png(dpi)), format="png")
 
 

@@ -144,7 +144,7 @@ def cut_off_or_transparent(figure) -> bool:
     """Whether the outermost pixels are all white, and every pixel opaque: it can then be read on a dark page, too."""
     picture = pixels(figure)
     frame = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    return not (np.all(frame == 1) and np.all(picture[..., 3] == 1))
+    return not (np.all(frame == 1) and np.all(picture[..., 3:] == 1))
 
 
 def written_over_each_other(figure) -> list:

@@ -60,7 +60,7 @@ def test_figures_are_opaque_white_and_in_one_style_whatever_the_reader_has_set(t
     assert plain == dark
     (tmp_path / "a.png").write_bytes(plain)
     corner = matplotlib.image.imread(tmp_path / "a.png")[0, 0]
-    assert corner.tolist() == [1, 1, 1, 1]
+    assert corner[:3].tolist() == [1, 1, 1] and (len(corner) == 3 or corner[3] == 1)
 
 
 def test_figures_do_not_use_pyplot():

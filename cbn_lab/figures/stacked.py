@@ -1,10 +1,8 @@
 """Several figures one below the other, as one."""
 
-import io
 from collections.abc import Sequence
 
 import matplotlib.figure
-import matplotlib.image
 
 from cbn_lab.figures.style import DPI, Figure
 
@@ -16,7 +14,7 @@ def stacked(parts: Sequence[Figure]) -> Figure:
     """
     if not parts:
         raise ValueError("there is nothing to stack; give at least one figure")
-    pixels = [matplotlib.image.imread(io.BytesIO(part.png()), format="png") for part in parts]
+    pixels = [part.pixels() for part in parts]
     width, height = max(p.shape[1] for p in pixels), sum(p.shape[0] for p in pixels)
     fig = matplotlib.figure.Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     for i, picture in enumerate(pixels):

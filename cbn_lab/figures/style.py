@@ -6,22 +6,43 @@ deficiencies, in grey and at half size.
 """
 
 import base64
+import contextlib
 import functools
 import html
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import matplotlib
 import matplotlib.figure
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import numpy as np
 from PIL import Image
+
+from cbn_lab.figures.letters import Canvas
 
 # JupyterLab lets widgets draw in a thread of their own (a subshell) while a cell draws in the main one, and
 # matplotlib's settings are those of the whole process: without this lock a figure may come out in the wrong style.
 DRAWING = threading.RLock()
 DPI = 110  # pixels an inch: a figure 8 inches wide is 880 pixels, and can still be read at half of that
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """In force while a figure is turned into pixels.
+
+    Letters that are not hinted save a third of the drawing. Powers of ten up to 1000 are written out on a logarithmic
+    axis: an exponent is too small to be read at half size.
+    """
+    with DRAWING, matplotlib.rc_context({"text.hinting": "none", "axes.formatter.min_exponent": 4}):
+        yield
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    """A PNG of [height, width, 3], packed the quick way: a slider waits for it, and the kernel is near."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,27 +57,27 @@ class Figure:
     alt: str
 
     def png(self, dpi: float = DPI) -> bytes:
-        """On white whatever the reader's theme: a transparent picture is unreadable on a dark page.
+        """On white whatever the reader's theme: a transparent picture is unreadable on a dark page."""
+        return encoded(self.pixels(dpi))
 
-        Drawn once. `savefig` draws twice, the first time only to settle the layout, and a slider waits for it; letters
-        that are not hinted save a third of what is left. Powers of ten up to 1000 are written out on a logarithmic
-        axis: an exponent is too small to be read at half size.
-        """
-        fig, buffer = self.fig, io.BytesIO()
+    def pixels(self, dpi: float = DPI) -> np.ndarray:
+        """[height, width, 3], from 0 to 255. Drawn once: `savefig` draws twice, the first time to settle the layout."""
+        fig = self.fig
         canvas, own_dpi, colours = fig.canvas, fig.dpi, (fig.get_facecolor(), fig.get_edgecolor())
-        with DRAWING, matplotlib.rc_context({"text.hinting": "none", "axes.formatter.min_exponent": 4}):
+        with drawing():
             try:
                 fig.set(dpi=dpi, facecolor="white", edgecolor="none")
-                FigureCanvasAgg(fig).print_png(buffer)
+                new = Canvas(fig)
+                new.draw()
             finally:
                 fig.set(dpi=own_dpi, facecolor=colours[0], edgecolor=colours[1])
                 fig.set_canvas(canvas)
-        return buffer.getvalue()
+        return np.asarray(new.buffer_rgba())[..., :3]
 
     def html(self) -> str:
         """The picture as an <img> with its alt text, in 256 colours: a third of the bytes, for a notebook stores it."""
         small = io.BytesIO()
-        Image.open(io.BytesIO(self.png())).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png")
+        Image.fromarray(self.pixels()).quantize(256, dither=Image.Dither.NONE).save(small, "png")
         data = base64.b64encode(small.getvalue()).decode()
         return f'<img alt="{html.escape(self.alt)}" style="max-width:100%" src="data:image/png;base64,{data}">'
 
