@@ -1,0 +1,259 @@
+"""Lines of the claims ledger: one sentence on one source of runs, with what was measured and the verdict.
+
+The sentences, and which cells they name, are those of results/GRID.md; the rules are `cbn_lab.verdicts`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean
+
+from cbn_lab import ablation, grid, runs, verdicts
+from cbn_lab import effects_evidence as effects
+from cbn_lab.ablation import ACTIVATIONS, SEEDS
+from cbn_lab.evidence import DEFAULT, of_setting
+from cbn_lab.runs import Run
+from cbn_lab.verdicts import Cell
+
+PUBLISHED = {"tanh": (64.84, 72.17), "relu": (73.68, 71.79)}  # Kim, Kim, Kim 2023: BN before, after; VGG16, CIFAR-100
+NAMES = {"convnet": "ConvNet", "vgg16": "VGG16", "resnet20": "ResNet-20", "resnet18": "ResNet-18",
+         "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+
+Arms = Callable[[str, str], Mapping[int, Run]]  # (activation, placement) -> seed -> run
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where arms are found: a part of the grid, or a setting of the ablation. `folder` is that of the records."""
+
+    label: str
+    arms: Arms
+    folder: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the ledger.
+
+    sentence  its number in GRID.md; claim: its words
+    origin    "reported" (in the abstract), "reported (their own runs)", "our reading", "ours"
+    setting   size, network, data, setting; for "not tested" also what would have to be run
+    brief     means alone; measured: with spread and, by activation, "k of n" seeds in the claimed direction
+    seeds     "k of n" over all cells
+    runs      paths of the records below the repository's root
+    """
+
+    sentence: str
+    claim: str
+    origin: str
+    setting: str
+    brief: str = "-"
+    measured: str = "-"
+    seeds: str = "0"
+    device: str = "-"
+    verdict: str = "not tested"
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One that compares two arms in each cell. `pair(activation)` gives both as (activation, placement), ours first.
+
+    `measure` is positive in the claimed direction; `show` turns a mean into text; `limits` is for sentences whose mean
+    is held against a number.
+    """
+
+    number: str
+    claim: str
+    activations: tuple[str, ...]
+    pair: Callable[[str], tuple[tuple[str, str], tuple[str, str]]]
+    measure: verdicts.Measure
+    show: Callable[[float], str]
+    limits: Mapping[str, float] | None = None
+
+    def cell(self, source: Source, activation: str) -> Cell:
+        ours, theirs = (source.arms(*arm) for arm in self.pair(activation))
+        found = verdicts.differences(ours, theirs, self.measure)
+        return Cell(activation, found, verdicts.outcome(list(found.values()), self.limit(activation)))
+
+    def limit(self, activation: str) -> float | None:
+        return None if self.limits is None else self.limits[activation]
+
+    def row(self, source: Source) -> Row:
+        """The sentence's line for one source; "not tested" where nothing is recorded."""
+        cells = [self.cell(source, f) for f in self.activations]
+        used = [run for f in self.activations for arm in self.pair(f) for run in source.arms(*arm).values()]
+        better = sum(d > (self.limit(c.name) or 0) for c in cells for d in c.differences.values())
+        brief = ", ".join(f"{c.name} {self._mean(c)}" for c in cells if c.differences)
+        return Row(self.number, self.claim, "reported", source.label, brief or "-", "; ".join(map(self._said, cells)),
+                   f"{better} of {sum(c.count for c in cells)}", devices(used),
+                   verdicts.verdict([c.outcome for c in cells]), paths(used, source.folder))
+
+    def _mean(self, cell: Cell) -> str:
+        return self.show(fmean(cell.differences.values()))
+
+    def _said(self, cell: Cell) -> str:
+        if not cell.differences:
+            return f"{cell.name} not recorded"
+        values = list(cell.differences.values())
+        better = sum(d > (self.limit(cell.name) or 0) for d in values)
+        spread = f"{self.show(min(values))} to {self.show(max(values))}, " if len(values) > 1 else ""
+        return f"{cell.name} {self._mean(cell)} ({spread}{better} of {len(values)}){_missing(cell)}"
+
+
+def _missing(cell: Cell) -> str:
+    absent = [str(seed) for seed in SEEDS if seed not in cell.differences]
+    return f", without seed{'s' * (len(absent) > 1)} {', '.join(absent)}" if absent else ""
+
+
+def _against(ours: str, theirs: str) -> Callable:
+    return lambda f: ((f, ours), (f, theirs))
+
+
+def _points(value: float) -> str:
+    return f"{value:+.1f}"
+
+
+def _nats(value: float) -> str:
+    """The difference as a change of the loss: what is less, is negative."""
+    return f"{-value:+.3f}"
+
+
+def _faster(value: float) -> str:
+    return f"{math.exp(value):.2f}x"
+
+
+def grid_source(part: grid.Part, found: Mapping[str, Run]) -> Source:
+    label = f"{part.size}, {NAMES[part.model]}, {NAMES[part.data]}, {part.setting}"
+    return Source(label, partial(part.arm, found=found), "results/grid")
+
+
+def ablation_sources(records: Sequence[Run]) -> tuple[Source, Source]:
+    """The ablation's small and long setting: six layers, CIFAR-10, decay of 1-d parameters on."""
+    rows = {"before": "vanilla", "after": "swapped", "complete": DEFAULT}
+
+    def arms(table, activation, placement):
+        return {run.config["seed"]: run for run in table
+                if run.config["activation"] == activation and ablation.row_of(run.config) == rows[placement]}
+
+    return tuple(Source(f"ablation, six-layer ConvNet, CIFAR-10, {words}",
+                        partial(arms, of_setting(records, train_images=images)), "results/ablation")
+                 for words, images in (("3 epochs of 20,000 images", 20_000), ("8 epochs of 45,000 images", 45_000)))
+
+
+def structure_row(source: Source) -> Row:
+    """Sentence 3b: whether the position helps, and the rest of the structure on top of it."""
+    said, outcomes, used, pairs = [], [], [], []
+    for f in ACTIVATIONS:
+        arms = {placement: source.arms(f, placement) for placement in ("before", "after", "complete")}
+        used += [run for arm in arms.values() for run in arm.values()]
+        position, rest = (verdicts.differences(arms[a], arms[b], verdicts.gain)
+                          for a, b in (("after", "before"), ("complete", "after")))
+        outcomes.append(verdicts.both(*(verdicts.outcome(list(d.values())) for d in (position, rest))))
+        if position and rest:
+            said.append(f"{f} {fmean(position.values()):+.1f} and {fmean(rest.values()):+.1f}")
+            pairs += [(position[seed], rest[seed]) for seed in position if seed in rest]
+    text = ", ".join(said) or "-"
+    return Row("3b", "Position and structure both matter (points: swapped minus vanilla, complete minus swapped)",
+               "our reading", source.label, text, text, f"{sum(min(pair) > 0 for pair in pairs)} of {len(pairs)}",
+               devices(used), verdicts.verdict(outcomes), paths(used, source.folder))
+
+
+def longer_row(sentence: Sentence, short: Source, long: Source) -> Row:
+    """Sentence 5d: what is left of a gain (`sentence` is 5a) when training is longer."""
+    said, row = [], sentence.row(long)
+    for f in sentence.activations:
+        cells = [sentence.cell(source, f) for source in (short, long)]
+        if all(cell.differences for cell in cells):
+            first, last = (fmean(cell.differences.values()) for cell in cells)
+            word = {"holds": "kept", "open": "not decided", "contrary": "lost"}.get(cells[1].outcome, "not tested")
+            smaller = ", smaller" if word == "kept" and last < first else ""
+            said.append(f"{f} {first:+.1f} to {last:+.1f} ({word}{smaller})")
+    text = ", ".join(said) or "-"
+    return replace(row, sentence="5d", claim="The lead in accuracy is kept in longer training (points, short to long)",
+                   origin="ours", setting=f"{short.label}, to {long.label.rpartition(', ')[2]}", brief=text,
+                   measured=text)
+
+
+def effects_rows(records: Sequence[Run]) -> list[Row]:
+    """Sentences 1, 2a, 2b and 3a, per data set, from the verdicts of results/effects."""
+    rows = []
+    for data in dict.fromkeys(run.config["data"] for run in records):
+        of_data = effects.of_data(records, data)
+        recorded = {run.config["activation"] for run in of_data}
+        where = f"three effects, ConvNet, {NAMES.get(data, data)}, matched loss, scale-free"
+        rows.append(_along_row(of_data, where))
+        for number, claim in zip(("2a", "2b", "3a"), effects.CLAIMS[:3], strict=True):
+            words = {f: effects.verdict(of_data, claim, f) for f in claim.activations if f in recorded}
+            brief = ", ".join(f"{f} {word}" for f, word in words.items())
+            said = "; ".join(f"{f} {_constants(of_data, claim, f)}: {word}" for f, word in words.items())
+            rows.append(_effects_row(number, claim.text[0].upper() + claim.text[1:], where, brief, said, of_data,
+                                     [EFFECT_OUTCOMES[word] for word in words.values()]))
+    return rows
+
+
+EFFECT_OUTCOMES = {"supported": "holds", "not supported": "contrary", "mixed": "open", "not measured": "not tested"}
+
+
+def _constants(records, claim, activation) -> str:
+    """"L 0.31, E||g||^2 0.52, Var[g] 0.47": ratios of the claim's two placements."""
+    found = effects.scores(records, claim, activation, matched="loss", scale="scale_free")
+    return ", ".join(f"{effects.SYMBOLS[e]} {'-' if math.isnan(s.mean) else f'{s.mean:.2f}'}" for e, s in found.items())
+
+
+def _along_row(records, where) -> Row:
+    said = {}
+    for f in dict.fromkeys(run.config["activation"] for run in records):
+        for other in ("none", "after", "complete"):
+            said[f"{f} {other}"] = along(records, f, other)
+    words = {word: [cell for cell, o in said.items() if o == word] for word in verdicts.OUTCOMES}
+    text = "; ".join(f"{len(cells)} {'without a clear difference in loss' if word == 'not tested' else word}"
+                     for word, cells in words.items() if cells)
+    return _effects_row("1", "Smaller L, E‖g‖² and Var[g] make SGD converge faster (that they enter an upper bound is "
+                        "proved in notebook 03; here: whether they go along with a lower training loss, vanilla BN "
+                        "against each other placement)", where, text, text, records, list(said.values()))
+
+
+def along(records: Sequence[Run], activation: str, other: str) -> str:
+    """Sentence 1's outcome for one activation, placement before against another."""
+    claim = effects.Claim("", "", other, "before", (activation,))
+    loss = effects.score(records, activation, other, "before", "loss", matched="step", scale="raw").outcome
+    if loss not in ("smaller", "larger"):
+        return "not tested"
+    found = {s.outcome for s in effects.scores(records, claim, activation, matched="loss", scale="scale_free").values()}
+    opposite = {"smaller": "larger", "larger": "smaller"}[loss]
+    return "contrary" if opposite in found else "holds" if found == {loss} else "open"
+
+
+def _effects_row(number, claim, where, brief, said, records, outcomes) -> Row:
+    tested = [o for o in outcomes if o != "not tested"]
+    seeds = len({run.config["seed"] for run in records})
+    cells = f"{sum(o == 'holds' for o in tested)} of {len(tested)} cells, {seeds} seeds each"
+    return Row(number, claim, "reported", where, brief, said, cells, devices(records), verdicts.verdict(outcomes),
+               paths(records, "results/effects"))
+
+
+def published_rows(found: Mapping[str, Run]) -> list[Row]:
+    """Kim, Kim and Kim 2023, and the sign of the same difference in our own full-size VGG16."""
+    source, rows = grid_source(grid.Part("full", "cifar100", "vgg16"), found), []
+    for f, (before, after) in PUBLISHED.items():
+        ours, theirs = (source.arms(f, placement) for placement in ("after", "before"))
+        gains = list(verdicts.differences(ours, theirs, verdicts.gain).values())
+        signed = [math.copysign(1, after - before) * g for g in gains]
+        used = [*ours.values(), *theirs.values()]
+        text = f"after minus before {fmean(gains):+.1f}" if gains else "-"
+        claim = (f"VGG16, CIFAR-100, {f}: {before} with BN before the activation, {after} with BN after it "
+                 f"({after - before:+.2f} points)")
+        rows.append(Row("Kim, Kim and Kim 2023", claim, "reported (their own runs)", source.label, text, text,
+                        f"{sum(s > 0 for s in signed)} of {len(signed)}" if signed else "0", devices(used),
+                        verdicts.verdict([verdicts.outcome(signed)]), paths(used, source.folder)))
+    return rows
+
+
+def devices(records: Iterable[Run]) -> str:
+    return ", ".join(sorted({run.provenance["device"] for run in records})) or "-"
+
+
+def paths(records: Iterable[Run], below: str) -> tuple[str, ...]:
+    return tuple(sorted({f"{below}/{runs.name(run.config)}.json" for run in records}))
