@@ -11,9 +11,14 @@ from test_landscape_view import _records
 
 from cbn_lab import ablation, figures, widgets
 from cbn_lab.runs import Run
+from cbn_lab.speeds import Speeds
 from cbn_lab.widgets.display import VIEW, Shown
 from cbn_lab.widgets.explorer import DPI, Explorer
 
+SPEEDS = {name: Speeds({"model": "convnet", "batch_size": 128, "precision": "bf16", "log_every": 10},
+                       {"slow": [speed, 2 * speed], "middle": [2 * speed] * 2, "fast": [6 * speed] * 2},
+                       {"middle": "slow", "fast": "middle"}, {"device": f"{name} (CPU)", "threads": 2})
+          for name, speed in (("old", 100.0), ("new", 200.0))}
 CORE = {"VBox", "HBox", "HTML", "Image", "Label", "Dropdown", "Checkbox", "FloatSlider", "IntSlider", "FloatLogSlider",
         "SelectionSlider"}  # the same in ipywidgets 7.7 and 8
 ALL = {
@@ -24,6 +29,7 @@ ALL = {
     "dashboard": lambda: widgets.dashboard(GRID),
     "ablation": lambda: widgets.ablation_explorer(_ablation_runs()),
     "fold": widgets.fold_explorer,
+    "speed": lambda: widgets.speed_explorer(SPEEDS),
 }
 
 
@@ -194,6 +200,21 @@ def test_what_the_ablation_does_not_have_is_said():
     del runs[0]  # vanilla, tanh, seed 0: its partner cannot be compared
     figure = widgets.ablation_at(runs, "tanh", gains=True)
     assert _dots(figure.fig.axes[0]) == [[5.0]]
+
+
+def test_speeds_are_drawn_as_their_menus_say():
+    view = widgets.speed_explorer(SPEEDS)
+    assert view.controls["device"].options == ("all", "old", "new")
+    assert view.figure().alt == figures.speed_ladder(SPEEDS).alt and "old (convnet" in view.figure().alt
+    view.controls["device"].value, view.controls["compared with"].value = "new", "slow"
+    (dots,) = (line for line in view.figure().fig.axes[1].lines if line.get_linestyle() == "None")
+    assert list(dots.get_xdata()) == [1.5, 4.5] and "old" not in view.figure().alt
+    with pytest.raises(ValueError, match="called 'none'; there are: old, new"):
+        widgets.speeds_at(SPEEDS, "none")
+    with pytest.raises(ValueError, match="'quick' was not measured on old, new"):
+        widgets.speeds_at(SPEEDS, over="quick")
+    with pytest.raises(ValueError, match="no records with a rung in common"):
+        widgets.speed_explorer({})
 
 
 def test_a_figure_drawn_in_a_thread_keeps_its_style_when_another_ends():

@@ -12,26 +12,33 @@ _THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 @styled
-def speed_ladder(records: Mapping) -> Figure:
-    """Label -> `speeds.Speeds`. A row per rung; left images/s (log), right how many times as fast as the rung above.
+def speed_ladder(records: Mapping, *, over: str | None = None) -> Figure:
+    """Label -> `speeds.Speeds`. A row per rung; left images/s (log), right how many times as fast as the rung above it.
 
-    A marker is the median over the repeats, a line their range. ValueError if there is no record.
+    over   the rung that all are compared with instead. A marker is the median over the repeats, a line their range.
+    ValueError if there is no record, or one without the rung `over`.
     """
     if not records:
         raise ValueError("there is no record to draw; `python -m cbn_lab.ladder --out results/speed` makes one")
+    without = [label for label, found in records.items() if over and over not in found.images_per_second]
+    if without:
+        raise ValueError(f"{over!r} was not measured on {', '.join(without)}; choose another to compare with")
     rungs = list(dict.fromkeys(rung for found in records.values() for rung in found.images_per_second))
     fig, (speed, gain) = axes(2, size=(10.5, 1.7 + 0.34 * len(rungs) + 0.1 * len(rungs) * len(records)), sharey=True)
     gain.axvline(1, color="#555555", linewidth=1.5)
     for place, found in enumerate(records.values()):
         heights = {rung: i + (place - (len(records) - 1) / 2) * 0.7 / len(records) for i, rung in enumerate(rungs)}
         _draw(speed, place, {heights[rung]: values for rung, values in found.images_per_second.items()})
-        _draw(gain, place, {heights[rung]: found.gains(rung) for rung in found.above})
+        _draw(gain, place, {heights[rung]: found.gains(rung, over) for rung in found.images_per_second
+                            if rung != over and (over or rung in found.above)})
     _finish(speed, gain, rungs)
+    gain.set_xlabel(f"times as fast as: {over or 'the one it changes'}")
     handles = [Line2D([], [], label=label, **_dots(place)) for place, label in enumerate(records)]
     fig.legend(handles=handles, loc="outside upper center", ncols=2 if len(records) > 1 else 1, handlelength=1.2)
     said = " ".join(f"{label} ({found.setting()}): {_sentence(found)}" for label, found in records.items())
     return Figure(fig, f"Images per second of each step from the usual script to a fast loop, and how many times as "
-                       f"fast each is as the one that it changes; medians, with the range over the repeats. {said}")
+                       f"fast each is as {over or 'the one that it changes'}; medians, with the range over the "
+                       f"repeats. {said}")
 
 
 def _draw(axis, place: int, rows: Mapping[float, Sequence[float]]) -> None:
@@ -51,7 +58,6 @@ def _finish(speed, gain, rungs) -> None:
     speed.set_yticks(range(len(rungs)), rungs)
     speed.set_ylim(len(rungs) - 0.5, -0.5)
     speed.set_xlabel("images/s")
-    gain.set_xlabel("times as fast as the one it changes")
     for axis, subs in ((speed, (1, 3)), (gain, (1, 1.5, 2, 3, 5, 7))):
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=subs))

@@ -17,8 +17,10 @@ from cbn_lab.widgets.player import Player
 from cbn_lab.widgets.playground import Playground, playground, playground_figure
 from cbn_lab.widgets.predict import predict_curve, predict_number, predict_ranking
 from cbn_lab.widgets.spectra import spectrum_explorer
+from cbn_lab.widgets.speed import speed_explorer, speeds_at
 
 __all__ = ["Chooser", "CodePanel", "Explorer", "LiveTraining", "Player", "Playground", "ablation_at",
            "ablation_explorer", "chooser", "compare", "dashboard", "fold_explorer", "folded", "landscape_at",
            "landscape_explorer", "my_calibration", "playground", "playground_figure", "predict_curve",
-           "predict_number", "predict_ranking", "slack", "spectrum_explorer", "watch"]
+           "predict_number", "predict_ranking", "slack", "spectrum_explorer", "speed_explorer",
+           "speeds_at", "watch"]
