@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
+import torch
+
 from cbn_lab import runs, sweep
 from cbn_lab.ablation import ACTIVATIONS, SEEDS
 from cbn_lab.config import TrainConfig
@@ -220,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", help="folder that holds cifar10.npz and cifar100.npz, or torchvision's folders")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core, or one per GPU)")
     options = parser.parse_args(arguments)
+    if options.size == "full" and not torch.cuda.is_available():
+        parser.error("--size full needs a GPU, and torch finds none here; --size small is for CPUs")
     while missing := still_missing(options.size, recorded(options.out)):
         summary = sweep.fill(missing, options.out, root=options.root, jobs=options.jobs)
         print(summary)

@@ -202,3 +202,10 @@ def test_the_command_looks_again_until_nothing_is_missing_and_stops_when_it_is_s
     assert grid.main(["--out", str(tmp_path / "a")]) == 1  # the third round reports a failure
     assert asked == [[0], [1], [2]]
     assert grid.main(["--out", str(tmp_path / "a")]) == 0 and len(asked) == 3
+
+
+def test_the_full_size_without_a_gpu_is_refused_in_a_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as error:
+        grid.main(["--size", "full", "--out", str(tmp_path)])
+    assert error.value.code == 2 and "needs a GPU, and torch finds none here" in capsys.readouterr().err
