@@ -1,15 +1,18 @@
 """The state of a `Trainer` in a file: everything that the rest of a run depends on."""
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
 
-from cbn_lab import runs
+from cbn_lab import distributed, runs
 from cbn_lab.config import require
 
 
 def write(trainer, path) -> None:
-    """The file appears whole or not at all."""
+    """Rank 0 writes it; the file appears whole or not at all."""
+    if distributed.rank() != 0:
+        return
     state = {"run": runs.name(trainer.config.record()), "sources": trainer.sources(),
              "model": trainer.model.state_dict(), "optimizer": trainer.optimizer.state_dict(),
              "schedule": trainer.schedule.state_dict(), "scaler": trainer.scaler.state_dict(), "step": trainer.step,
@@ -20,9 +23,10 @@ def write(trainer, path) -> None:
 
 
 def read(trainer, path) -> None:
-    """ValueError if the file is damaged or belongs to other settings or other data."""
+    """Rank 0 reads it for all. ValueError if the file is damaged or belongs to other settings or other data."""
     try:
-        state = torch.load(path, map_location=trainer.config.device, weights_only=True)
+        file = BytesIO(distributed.from_rank_zero(Path(path).read_bytes))
+        state = torch.load(file, map_location=trainer.config.device, weights_only=True)
         run, sources, scaler = state["run"], state["sources"], state["scaler"]
     except Exception as error:  # zip, pickle and torch each raise their own kinds
         raise ValueError(

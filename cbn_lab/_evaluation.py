@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import data
+from cbn_lab import data, distributed
 
 
 def evaluate(model: nn.Module, dataset: data.Dataset, *, batch_size: int = 1000,
@@ -28,19 +28,27 @@ def result(turns: Generator):
 
 
 @torch.no_grad()  # of a generator: in force while it runs, not between two turns
-def evaluating(model: nn.Module, dataset: data.Dataset, batch_size: int,
-               dtype: torch.dtype) -> Generator[None, None, tuple[float, float]]:
-    """`evaluate`, with a turn after each batch."""
+def evaluating(model: nn.Module, dataset: data.Dataset, batch_size: int, dtype: torch.dtype,
+               rank: int = 0, ranks: int = 1) -> Generator[None, None, tuple[float, float]]:
+    """`evaluate`, with a turn after each batch; several ranks share the batches, and all get the same numbers."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     loss, correct = 0.0, 0
+    batch_size = min(batch_size, -(-len(dataset) // ranks))
     try:
-        for images, labels in dataset.in_order(batch_size):
-            logits = model(data.normalize(images, dataset, dtype)).float()
+        for images, labels in dataset.in_order(batch_size, rank=rank, ranks=ranks):
+            logits = full(model(data.normalize(images, dataset, dtype)))
             loss = loss + F.cross_entropy(logits, labels, reduction="sum").double()
             correct = correct + (logits.argmax(1) == labels).sum()
             yield None
     finally:
         for module, training in modes:
             module.training = training
-    return float(loss) / len(dataset), int(correct) / len(dataset)
+    numbers = torch.tensor([float(loss), float(correct)], dtype=torch.float64)
+    loss, correct = (distributed.summed(numbers) if ranks > 1 else numbers).tolist()
+    return loss / len(dataset), correct / len(dataset)
+
+
+def full(logits: torch.Tensor) -> torch.Tensor:
+    """In float32, or float64 where they are: a loss needs more than 16 bits."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,5 +1,7 @@
 """What a run starts with: its images, its network, and the optimizer with its schedule."""
 
+import hashlib
+
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
@@ -30,7 +32,23 @@ def initial_model(config: TrainConfig, training: data.Dataset) -> nn.Module:
         torch.manual_seed(config.seed)
         return models.build(config.model, num_classes=training.num_classes, in_channels=training.in_channels,
                             image_size=training.image_size, activation=config.activation, placement=config.placement,
-                            norm_options=config.norm_options, **config.model_options)
+                            norm_options=_norm_options(config), **config.model_options)
+
+
+def _norm_options(config: TrainConfig) -> dict:
+    placements = (config.placement,) if isinstance(config.placement, str) else config.placement
+    if config.sync_norm and set(placements) != {"none"}:
+        return config.norm_options | {"sync": True}
+    return config.norm_options
+
+
+def digest(model: nn.Module) -> str:
+    """Of all parameters and buffers: whether two processes start with the same network."""
+    found = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:12]
 
 
 def compiled(model: nn.Module, config: TrainConfig) -> nn.Module:
@@ -51,3 +69,21 @@ def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 def schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> LRScheduler:
     """The learning rate of each of `steps` steps, and of one more, which the last progress record shows."""
     return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps + 1, cycle_momentum=False)
+
+
+def settle(trainer) -> None:
+    """Let DistributedDataParallel group the gradients now: it does so by the order in which they first arrive.
+
+    Else a run would begin with one grouping and go on with another, while one that is resumed begins again with the
+    first: sums of three ranks and more would differ in their last bits. In eval mode, which leaves no trace.
+    """
+    config, training = trainer.config, trainer.training
+    if config.compile or config.cuda_graphs:  # on GPUs alone, where no run repeats to the bit; it would compile twice
+        return
+    size, channels = training.image_size, training.in_channels
+    black = torch.zeros(2, size, size, channels, dtype=torch.uint8, device=config.device)
+    trainer.model.eval()
+    logits = trainer.logits(black)
+    logits.sum().backward()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.model.train()

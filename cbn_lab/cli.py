@@ -2,7 +2,7 @@
 
 Each command has its own arguments (`cbn-lab train --help`). An error of the user is one line on standard error.
 Exit codes: 0 done, 1 a limit of `bench` was missed or a run of `sweep` failed, 2 wrong arguments, data or settings,
-3 the loss of `train` was not finite, 130 stopped by Ctrl-C.
+3 the loss of `train` was not finite, 4 one of the processes that train together was lost, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import ast
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -48,6 +49,8 @@ HELP = {
     "cuda_graphs": "replay forward and backward pass as CUDA graphs (GPU only)",
     "evaluate_every": "evaluate after every n-th epoch; 0: only after the last",
     "log_every": "steps between two entries of the curve (default: 20 entries an epoch)",
+    "sync_norm": "on several ranks, normalize by the moments of the joined batch",
+    "ranks": "processes that share each batch, as many as torchrun starts; given, it is checked",
 }
 _PLAIN_LINES = 10  # in a run without a terminal
 
@@ -69,10 +72,19 @@ def main(arguments: list[str] | None = None) -> int:
                     + "\n\n`cbn-lab COMMAND --help` lists a command's arguments.")
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the command")
-    try:
+
+    def run() -> int:
         options = parser.parse_args(arguments)
         command = {"train": _train, "sweep": _sweep, "doctor": _doctor, "bench": _bench}[options.command]
         return command(options.arguments)
+
+    return _reported(run)
+
+
+def _reported(work: Callable[[], int]) -> int:
+    """The exit code of `work`, its errors as one line."""
+    try:
+        return work()
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:  # `cbn-lab doctor | head -1`
@@ -83,7 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"cbn-lab: {' '.join(message.split())}", file=sys.stderr)
+    distributed = sys.modules.get("cbn_lab.distributed")  # without it, there is one process
+    if distributed is None or distributed.first_to("complain"):
+        print(f"cbn-lab: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
 
 
@@ -176,48 +190,70 @@ def _pair(text: str) -> tuple:
 
 
 def _train(arguments: list[str]) -> int:
+    from cbn_lab import distributed
+
+    with distributed.group():
+        try:
+            with distributed.watching():
+                return _reported(lambda: _train_here(arguments))
+        except distributed.LostRankError as error:  # before the first step
+            return _complain(f"error: {error}", 4)
+
+
+def _train_here(arguments: list[str]) -> int:
+    """This process's part of the training. Rank 0 shows and writes for all."""
+    from cbn_lab import distributed, runs
+    from cbn_lab.train import DivergedError
+
+    config, out, as_json, place = distributed.together(lambda: _options(arguments))
+    path = out / f"{runs.name(config.record())}.json"
+    run = failure = None
+    try:
+        run = _run(config, path, place)
+    except (DivergedError, distributed.LostRankError) as error:
+        failure = error
+    if distributed.rank() == 0 and (run or path.exists()):
+        _show(run or runs.load(path), path, as_json)
+    if isinstance(failure, distributed.LostRankError):
+        return _interrupted(path, f"error: {failure}", 4)
+    if failure is not None:
+        return _complain(f"error: {failure}", 3)
+    return _interrupted(path, distributed.why_stopped(), 130) if run.status == "interrupted" else 0
+
+
+def _options(arguments: list[str]):
+    from cbn_lab.train import TrainConfig
+
     options = vars(train_parser().parse_args(arguments))
     out, as_json = Path(options.pop("out")), options.pop("json")
     place = {name: options.pop(name) for name in ("root", "download", "resume")}
-    from cbn_lab import runs
-    from cbn_lab.train import DivergedError, TrainConfig
-
     for name in ("model_options", "norm_options"):
         if name in options:
             options[name] = dict(options[name])
-    config = TrainConfig(**options)
-    path = out / f"{runs.name(config.resolved().record())}.json"
-    try:
-        run, failure = _run(config, path, place), None
-    except DivergedError as error:
-        run, failure = runs.load(path), error
+    return TrainConfig(**options).resolved(), out, as_json, place
+
+
+def _show(run, path: Path, as_json: bool) -> None:
     if not as_json:
         print(run.summary())
         print(path)
     else:
         print(json.dumps({key: run.final.get(key) for key in ("test_accuracy", "train_loss", "images_per_second")}
                          | {"record": str(path), "status": run.status}))
-    if failure is not None:
-        return _complain(f"error: {failure}", 3)
-    return _interrupted(path) if run.status == "interrupted" else 0
 
 
 def _run(config, path: Path, place: dict):
     """The run, trained or, when it is to be resumed and has finished, read."""
-    from cbn_lab import runs
+    from cbn_lab import distributed
     from cbn_lab.train import DivergedError, fit
 
-    checkpoint = path.with_suffix(".ckpt")
-    if place["resume"] and not checkpoint.exists():
-        if path.exists() and (run := runs.load(path)).status == "finished":
-            print("this run has finished; without --resume it is trained again", file=sys.stderr)
-            return run
-        print(f"there is no checkpoint {checkpoint}; starting at the beginning", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)  # a wrong --out is found before training
+    run = distributed.from_rank_zero(lambda: _prepared(path, place["resume"]))
+    if run is not None:
+        return run
     try:
-        with _Bar() as bar:
-            return fit(config, out=path.parent, on_progress=bar, **place)
-    except (DivergedError, ValueError, OSError):
+        with distributed.watching(), _Bar() as bar:
+            return fit(config, out=path.parent, on_progress=bar if distributed.rank() == 0 else None, **place)
+    except (DivergedError, distributed.LostRankError, ValueError, OSError):
         raise
     except (TypeError, RuntimeError, ArithmeticError) as error:
         if "out of memory" in str(error):
@@ -228,10 +264,24 @@ def _run(config, path: Path, place: dict):
                          f"{error}") from error
 
 
-def _interrupted(path: Path) -> int:
+def _prepared(path: Path, resume: bool):
+    """The folder for the record made; the run, where it is to be resumed and has finished, else None."""
+    from cbn_lab import runs
+
+    checkpoint = path.with_suffix(".ckpt")
+    if resume and not checkpoint.exists():
+        if path.exists() and (run := runs.load(path)).status == "finished":
+            print("this run has finished; without --resume it is trained again", file=sys.stderr)
+            return run
+        print(f"there is no checkpoint {checkpoint}; starting at the beginning", file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)  # a wrong --out is found before training
+    return None
+
+
+def _interrupted(path: Path, why: str, code: int) -> int:
     start = "from the last checkpoint" if path.with_suffix(".ckpt").exists() else \
         "from the beginning, since there is no checkpoint yet"
-    return _complain(f"interrupted; what was recorded is kept. The same command with --resume goes on {start}.", 130)
+    return _complain(f"{why}; what was recorded is kept. The same command with --resume goes on {start}.", code)
 
 
 class _Bar:

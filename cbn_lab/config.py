@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
+from cbn_lab import distributed
+
 # (name, least value, whether None is allowed)
 _WHOLE_NUMBERS = (("epochs", 1, False), ("batch_size", 1, False), ("validation_images", 0, False),
                   ("evaluate_every", 0, False), ("seed", 0, False), ("train_images", 1, True), ("log_every", 1, True),
-                  ("crop_padding", 0, True))
+                  ("crop_padding", 0, True), ("ranks", 1, False))
 # Added after the first runs were recorded: left out of a record at their default, so that those runs keep their names.
-_LATER = ("cuda_graphs",)
+_LATER = ("cuda_graphs", "sync_norm", "ranks")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class TrainConfig:
                       (GPU only; with or without `compile`)
     evaluate_every    evaluate after every n-th epoch; the last is always evaluated. 0: only the last
     log_every         steps between progress records; None: 20 records an epoch
+    sync_norm         with several ranks: normalize by the moments of the joined batch; else each rank by those of its
+                      share, and rank 0's running statistics are the run's
+    ranks             processes that share each batch (`cbn_lab.distributed`). 1 is replaced by as many as there are
     """
 
     data: str = "digits"
@@ -66,6 +71,8 @@ class TrainConfig:
     evaluate_every: int = 1
     log_every: int | None = None
     cuda_graphs: bool = False
+    sync_norm: bool = False
+    ranks: int = 1
 
     def __post_init__(self):
         for name in ("lr", "momentum", "weight_decay"):
@@ -83,7 +90,7 @@ class TrainConfig:
             require(isinstance(value, Integral) and not isinstance(value, bool) and value >= least,
                     f"{name} must be at least {least}, a whole number{' or None' * optional}, got {value!r}")
             object.__setattr__(self, name, int(value))
-        for name in ("decay_norm", "flip", "compile", "cuda_graphs"):
+        for name in ("decay_norm", "flip", "compile", "cuda_graphs", "sync_norm"):
             value = getattr(self, name)
             require(isinstance(value, bool) or (value is None and name == "flip"),
                     f"{name} must be True or False, got {value!r}")
@@ -119,10 +126,28 @@ class TrainConfig:
         precision = self.precision
         if precision == "auto":
             precision = "bf16" if has_fast_bf16(device) else "fp32" if device == "cpu" else "fp16"
+        self._require_fitting(device, distributed.ranks())
         padding, flip = (1, False) if self.data == "digits" else (4, True)
-        return replace(self, device=device, precision=precision,
+        return replace(self, device=device, precision=precision, ranks=distributed.ranks(),
                        crop_padding=padding if self.crop_padding is None else self.crop_padding,
                        flip=flip if self.flip is None else self.flip)
+
+    def _require_fitting(self, device: str, ranks: int) -> None:
+        """What several ranks ask of the other settings."""
+        require(self.ranks in (1, ranks),
+                f"ranks={self.ranks} was asked for, and there are {ranks}; start the run with torchrun "
+                f"--nproc-per-node {self.ranks} -m cbn_lab.cli train ...")
+        if ranks == 1:
+            return
+        require(device in ("cpu", "cuda"),
+                f"with {ranks} ranks each takes a GPU of its own; use device='cuda', not {device!r}")
+        require(device == "cpu" or distributed.local_rank() < torch.cuda.device_count(),
+                f"there is no GPU for rank {distributed.rank()}: this machine has {torch.cuda.device_count()}; start "
+                "as many ranks on it")
+        require("sync" not in self.norm_options, "with several ranks, say sync_norm=True or False; leave 'sync' out of "
+                                                 "norm_options")
+        require(not (self.cuda_graphs and self.sync_norm),
+                "sync_norm=True with cuda_graphs=True is not supported on several ranks; leave one of them off")
 
     def record(self) -> dict:
         """As a dictionary for a recorded run: paths are cut to their last part."""

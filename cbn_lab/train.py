@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import _checkpoint, _evaluation, _setup, data, runs
+from cbn_lab import _checkpoint, _evaluation, _recording, _setup, data, distributed, runs
 from cbn_lab._evaluation import evaluate
 from cbn_lab._setup import initial_model
-from cbn_lab.config import TrainConfig
+from cbn_lab.config import TrainConfig, require
 
 __all__ = ["DivergedError", "Progress", "TrainConfig", "Trainer", "evaluate", "fit", "initial_model", "train"]
 
@@ -65,8 +65,8 @@ def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = Fal
     DivergedError when the loss is not finite, and whatever `data.load` and `models.build` raise.
     """
     trainer = Trainer(config, root=root, download=download)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        trainer.restore(checkpoint)
+    if resume and checkpoint is not None:
+        trainer.restore(checkpoint, missing_ok=True)
     return trainer.run(checkpoint)
 
 
@@ -75,18 +75,32 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, *, root=None, model: nn.Module | None = None, download: bool = False):
         self.config = config = config.resolved()
-        self.training, self.held_out = _setup.splits(config, root, download)
-        if model is None:
-            model = initial_model(config, self.training)
-        self.model = model.to(config.device, memory_format=torch.channels_last)
-        self._forward = _setup.compiled(self.model, config)
-        self.batch_size = min(config.batch_size, len(self.training))
+        self.rank, self.ranks = distributed.rank(), distributed.ranks()
+        if download and self.ranks > 1:  # one process of each machine fetches what the others then find
+            distributed.together(lambda: None if distributed.local_rank() else _setup.splits(config, root, True))
+        self.model = distributed.together(lambda: self._begin(model, root, download))
+        if self.ranks > 1:
+            distributed.require_equal(settings=runs.name(config.record()), images=self.sources(),
+                                      weights=_setup.digest(self.model))
+        self._forward = distributed.replicated(_setup.compiled(self.model, config))
         self.steps_per_epoch = len(self.training) // self.batch_size  # a last incomplete batch is left out
         self.steps = config.epochs * self.steps_per_epoch
         self.optimizer = _setup.optimizer(self.model, config)
         self.schedule = _setup.schedule(self.optimizer, config, self.steps)
         self.scaler = torch.amp.GradScaler(config.device.split(":")[0], enabled=config.precision == "fp16")
         self.step, self.seconds, self.epoch_loss, self.curve = 0, 0.0, 0.0, []
+        self.saved_at = None  # the step of the last checkpoint
+        if self.ranks > 1:
+            _setup.settle(self)
+
+    def _begin(self, model: nn.Module | None, root, download: bool) -> nn.Module:
+        config = self.config
+        self.training, self.held_out = _setup.splits(config, root, download)
+        self.batch_size = min(config.batch_size, len(self.training))
+        require(self.batch_size >= self.ranks, f"a batch of {self.batch_size} images cannot be shared by {self.ranks} "
+                                               "ranks; use a larger batch_size or fewer ranks")
+        model = initial_model(config, self.training) if model is None else model
+        return model.to(config.device, memory_format=torch.channels_last)
 
     def run(self, checkpoint=None) -> Iterator[Progress]:
         """Train from the present step to the end."""
@@ -103,7 +117,8 @@ class Trainer:
         while self.step < self.steps:
             start = self.step % self.steps_per_epoch
             batches = self.training.shuffled(config.seed, self.step // self.steps_per_epoch, self.batch_size,
-                                             start=start, pad=config.crop_padding, flip=config.flip)
+                                             start=start, pad=config.crop_padding, flip=config.flip,
+                                             rank=self.rank, ranks=self.ranks)
             self.epoch_loss = self.epoch_loss if start else 0.0
             while start < self.steps_per_epoch:
                 count = min(log_every, self.steps_per_epoch - start)
@@ -128,7 +143,8 @@ class Trainer:
             took += time.perf_counter() - began
             yield None
         began = time.perf_counter()
-        losses = torch.stack(losses).double().cpu()
+        numbers = distributed.summed(torch.cat([torch.stack(losses).double(), correct.double()[None]]).cpu())
+        losses, correct = numbers[:-1] / self.ranks, int(numbers[-1])
         self._require_finite(losses)
         self.step += count
         self.epoch_loss += float(losses.sum())
@@ -137,28 +153,34 @@ class Trainer:
         images = count * self.batch_size
         evaluation = yield from self._evaluation()
         return Progress(self.step, self.steps, self.step / self.steps_per_epoch, float(losses.mean()),
-                        int(correct) / images, self.optimizer.param_groups[0]["lr"], images / took, self.seconds,
+                        correct / images, self.optimizer.param_groups[0]["lr"], images / took, self.seconds,
                         evaluation)
 
     def _sgd_step(self, images: torch.Tensor, labels: torch.Tensor):
         if self.config.cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()  # what the last replay returned may be overwritten now
-        try:
-            with self._autocast():
-                logits = self._forward(data.normalize(images, self.training, self._input_dtype()))
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ValueError(  # torch's own norms do not say what to do
-                f"a norm got one value per channel, which has no variance (mini-batch of {len(images)}): use a "
-                "batch_size of at least 2, or placement 'none'") from None
-        loss = F.cross_entropy(logits.float(), labels)
+        logits = self.logits(images)
+        loss = F.cross_entropy(_evaluation.full(logits), labels)
+        if self.ranks > 1:  # shares may be unequal: the mean over the ranks is that of the whole batch
+            loss = loss * (len(labels) * self.ranks / self.batch_size)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # fp32 and bf16: as it is
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Of uint8 images [B, H, W, C], as training computes them."""
+        try:
+            with self._autocast():
+                return self._forward(data.normalize(images, self.training, self._input_dtype()))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(  # torch's own norms do not say what to do
+                f"a norm got one value per channel, which has no variance (mini-batch of {len(images)}): use a "
+                "batch_size of at least 2, or placement 'none'") from None
 
     def _evaluation(self) -> Generator[None, None, dict]:
         """Held-out losses and accuracies where an evaluated epoch has just ended, else nothing."""
@@ -173,11 +195,13 @@ class Trainer:
         return numbers
 
     def evaluate(self, split: str = "test") -> tuple[float, float]:
-        """(mean loss in nats, accuracy) on held-out images in eval mode, without augmentation."""
+        """(mean loss in nats, accuracy) on held-out images in eval mode, without augmentation; called on all ranks."""
         return _evaluation.result(self._evaluating(split))
 
     def _evaluating(self, split: str) -> Generator[None, None, tuple[float, float]]:
-        batches = _evaluation.evaluating(self.model, self.held_out[split], 1000, self._input_dtype())
+        distributed.share_buffers(self.model)
+        batches = _evaluation.evaluating(self.model, self.held_out[split], 1000, self._input_dtype(), self.rank,
+                                         self.ranks)
         while True:
             try:
                 with self._autocast():  # batch by batch: it must not be in force between two turns
@@ -215,12 +239,19 @@ class Trainer:
                 f"{', or precision fp32' if config.precision != 'fp32' else ''}")
 
     def save(self, path) -> None:
-        """Write a checkpoint; the file appears whole or not at all."""
+        """Write a checkpoint, on rank 0; the file appears whole or not at all."""
         _checkpoint.write(self, path)
+        self.saved_at = self.step
 
-    def restore(self, path) -> None:
-        """Go on from a checkpoint. ValueError if it is damaged or belongs to other settings or other data."""
-        _checkpoint.read(self, path)
+    def restore(self, path, *, missing_ok: bool = False) -> bool:
+        """Go on from a checkpoint. ValueError if it is damaged or belongs to other settings or other data.
+
+        With `missing_ok`, False if there is none.
+        """
+        found = not missing_ok or distributed.from_rank_zero(Path(path).exists)
+        if found:
+            _checkpoint.read(self, path)
+        return found
 
 
 def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, download: bool = False,
@@ -229,38 +260,42 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, downl
 
     Ctrl-C ends the run with status "interrupted", a loss that is not finite with "diverged" (then DivergedError
     is raised after saving). Either way what was recorded is kept, and `resume=True` goes on from the checkpoint.
+    With several ranks, rank 0 records; a lost rank ends the run with status "interrupted" and LostRankError.
     """
     trainer = Trainer(config, root=root, download=download)
-    settings = trainer.config.record()
-    checkpoint = None if out is None else Path(out) / f"{runs.name(settings)}.ckpt"
-    if resume and checkpoint is not None and checkpoint.exists():
-        trainer.restore(checkpoint)
+    record = None if out is None else Path(out) / f"{runs.name(trainer.config.record())}.json"
+    checkpoint = None if out is None else record.with_suffix(".ckpt")
     if out is not None:
-        _require_no_other_data(Path(out) / f"{runs.name(settings)}.json", trainer.sources())
-    provenance = runs.provenance(trainer.config.device, trainer.sources())  # now: files may be edited during the run
+        distributed.from_rank_zero(lambda: _recording.require_no_other_data(record, trainer.sources()))
+        if resume and not trainer.restore(checkpoint, missing_ok=True):
+            distributed.from_rank_zero(lambda: _recording.require_no_other_ranks(record, trainer.config.record()))
+    provenance = _recording.provenance(trainer)  # now: files may be edited during the run
+
+    def save(status: str) -> runs.Run:
+        final = trainer.final() if status == "finished" else {}
+        run = runs.Run(trainer.config.record(), trainer.curve, final, provenance, status)
+        if out is not None and trainer.rank == 0:
+            runs.save(run, out)
+        return run
+
     status, failure = "finished", None
     try:
-        for progress in trainer.run(checkpoint):
-            if on_progress is not None:
-                on_progress(progress)
+        with distributed.watching():
+            for progress in trainer.run(checkpoint):
+                if trainer.ranks > 1 and trainer.saved_at == trainer.step:  # a rank may be killed, this one included
+                    save("interrupted")
+                if on_progress is not None:
+                    on_progress(progress)
     except KeyboardInterrupt:
         status = "interrupted"
+    except distributed.LostRankError as error:
+        status, failure = "interrupted", error
     except DivergedError as error:
         status, failure = "diverged", error
-    final = trainer.final() if status == "finished" else {}
-    run = runs.Run(settings, trainer.curve, final, provenance, status)
-    if out is not None:
-        runs.save(run, out)
-        if status != "interrupted":
-            for file in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed write left half done
-                file.unlink(missing_ok=True)
+    run = save(status)
+    if out is not None and status != "interrupted" and trainer.rank == 0:
+        for file in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed write left half done
+            file.unlink(missing_ok=True)
     if failure is not None:
         raise failure
     return run
-
-
-def _require_no_other_data(record: Path, sources: dict[str, str]) -> None:
-    """A record names its data file without the folder, so two files of one name would share a record."""
-    if record.exists() and (recorded := runs.load(record).provenance.get("data_sources")) != sources:
-        raise ValueError(f"{record} holds a run with the same settings on other data ({recorded}; now {sources}); give "
-                         "another folder, or another name to one of the two data files")

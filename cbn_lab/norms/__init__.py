@@ -1,7 +1,8 @@
 """Normalization layers by name: `get("batch_norm", 64, dims=2)`; own layers join with `register`.
 
 "batch_norm" is torch's fused layer, which training uses; "batch_norm_written_out" is the same function in plain
-tensor operations, for reading (`BatchNorm1d`, `BatchNorm2d`). `CompleteBatchNorm1d/2d` contains the activation and
+tensor operations, for reading (`BatchNorm1d`, `BatchNorm2d`). With `sync=True` the former, and the layers below, take
+the moments of the joined batch of all processes. `CompleteBatchNorm1d/2d` contains the activation and
 is therefore a placement of `cbn_lab.blocks`, not an entry here.
 """
 
@@ -14,9 +15,10 @@ from cbn_lab.norms.batch_norm import BatchNorm1d, BatchNorm2d
 from cbn_lab.norms.complete import CompleteBatchNorm1d, CompleteBatchNorm2d
 from cbn_lab.norms.folding import fold
 from cbn_lab.norms.standardize import Standardize
+from cbn_lab.norms.sync_batch_norm import SyncBatchNorm1d, SyncBatchNorm2d
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "CompleteBatchNorm1d", "CompleteBatchNorm2d", "Standardize",
-           "fold", "get", "names", "register"]
+           "SyncBatchNorm1d", "SyncBatchNorm2d", "fold", "get", "names", "register"]
 
 
 def register(name: str, factory: Callable) -> None:
@@ -53,8 +55,13 @@ def _by_dims(one: type, two: type) -> Callable:
     return make
 
 
+def _batch_norm(num_features: int, dims: int, *, sync: bool = False, **options) -> nn.Module:
+    kinds = (SyncBatchNorm1d, SyncBatchNorm2d) if sync else (nn.BatchNorm1d, nn.BatchNorm2d)
+    return _by_dims(*kinds)(num_features, dims, **options)
+
+
 _BUILT_IN = {
-    "batch_norm": _by_dims(nn.BatchNorm1d, nn.BatchNorm2d),
+    "batch_norm": _batch_norm,
     "batch_norm_written_out": _by_dims(BatchNorm1d, BatchNorm2d),
 }
 _REGISTRY: dict[str, Callable] = dict(_BUILT_IN)

@@ -7,7 +7,7 @@ from torch import nn
 
 from cbn_lab.norms.sync import synchronized_moments
 
-_LOW_PRECISION = (torch.bfloat16, torch.float16)
+LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
 class Standardize(nn.Module):
@@ -49,7 +49,7 @@ class Standardize(nn.Module):
                 bias: torch.Tensor | None = None) -> torch.Tensor:
         _require_dtype(x, self.one.dtype)
         use_batch = self.training or not self.track_running_stats
-        spread = use_batch and self.sync and _other_ranks()
+        spread = use_batch and self.sync and other_ranks()
         if use_batch and not spread:  # other ranks may hold more values
             _require_several_values(x)
         weight = self.one if weight is None else weight
@@ -84,7 +84,7 @@ class Standardize(nn.Module):
                 self.running_var.lerp_(var.to(self.running_var.dtype), weight)
 
     def _composed(self, x, weight, bias, use_batch, update):
-        value = x.float() if x.dtype in _LOW_PRECISION else x  # statistics never in 16 bits
+        value = x.float() if x.dtype in LOW_PRECISION else x  # statistics never in 16 bits
         axes = [d for d in range(x.dim()) if d != 1]
         if use_batch:
             mean, var = self._batch_moments(value, axes, update)
@@ -95,7 +95,7 @@ class Standardize(nn.Module):
         return (y * channel(scale, x) + channel(bias, x)).to(x.dtype)
 
     def _batch_moments(self, value, axes, update):
-        if self.sync and _other_ranks():
+        if self.sync and other_ranks():
             mean, var, count = synchronized_moments(value, axes)
         else:
             var, mean = torch.var_mean(value, axes, correction=0)
@@ -125,12 +125,12 @@ def channel(vector: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return vector.reshape(1, -1, *[1] * (x.dim() - 2))
 
 
-def _other_ranks() -> bool:
+def other_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _require_dtype(x: torch.Tensor, dtype: torch.dtype) -> None:
-    also = _LOW_PRECISION if dtype == torch.float32 else ()
+    also = LOW_PRECISION if dtype == torch.float32 else ()
     if x.dtype != dtype and x.dtype not in also:
         raise TypeError(f"the layer is {dtype} and expects an input of {' or '.join(map(str, (dtype, *also)))}, got "
                         f"{x.dtype}; convert the input or the layer with .to(...)")
