@@ -209,3 +209,9 @@ def test_the_full_size_without_a_gpu_is_refused_in_a_sentence(monkeypatch, capsy
     with pytest.raises(SystemExit) as error:
         grid.main(["--size", "full", "--out", str(tmp_path)])
     assert error.value.code == 2 and "needs a GPU, and torch finds none here" in capsys.readouterr().err
+
+
+def test_what_is_recorded_are_runs_of_the_plan_by_committed_code():
+    found = grid.recorded(Path(__file__).parents[1] / "results" / "grid")
+    assert found.keys() <= {key for size in grid.STAGES for key in grid.plan(size, found)}
+    assert not [run.provenance["commit"] for run in found.values() if run.provenance["commit"].endswith("+")]
