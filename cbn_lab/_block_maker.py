@@ -16,7 +16,7 @@ class BlockMaker:
             if not isinstance(value, (str, list, tuple)):
                 raise TypeError(f"{what} must be a name, or a list of names, one per block, got {value!r}")
         self._per_block = {"activation": activation, "placement": placement}
-        self._norm_options = norm_options
+        self.norm_options = norm_options
         self.used = 0
 
     def _next(self) -> tuple[str, str]:
@@ -37,39 +37,47 @@ class BlockMaker:
             if not isinstance(value, str) and len(value) != self.used:
                 raise ValueError(f"{what} lists {len(value)} names, but the network has {self.used} blocks")
         placements = self._per_block["placement"]
-        if self._norm_options and {"none"} == ({placements} if isinstance(placements, str) else set(placements)):
+        if self.norm_options and {"none"} == ({placements} if isinstance(placements, str) else set(placements)):
             raise ValueError(f"placement 'none' has no norm and takes no norm options, got "
-                             f"{', '.join(self._norm_options)}")
+                             f"{', '.join(self.norm_options)}")
 
     def _options(self, placement: str) -> dict:
-        return {} if placement == "none" else self._norm_options
+        return {} if placement == "none" else self.norm_options
 
     def block(self, layer: Callable) -> nn.Module:
         """`layer(bias=...)` makes the weight layer."""
         activation, placement = self._next()
         return blocks.block(layer(bias=blocks.needs_bias(placement)), activation, placement, **self._options(placement))
 
-    def parts(self, layer: Callable) -> blocks.Parts:
-        activation, placement = self._next()
-        return blocks.parts(layer(bias=blocks.needs_bias(placement)), activation, placement,
-                            **self._options(placement))
+    def parts(self, layer: Callable, activation=None, norm_defaults: dict | None = None) -> blocks.Parts:
+        """The slots of the next block. `activation`: this one, not the one that is due; `norm_defaults`: norm options
+        where `norm_options` has none."""
+        due, placement = self._next()
+        return self._parts(layer, due if activation is None else activation, placement, norm_defaults)
 
     def shortcut(self, layer: Callable) -> nn.Module:
         """A weight layer on a shortcut: normalized like the others of the last block's placement, not activated."""
-        placement = self._last("placement")
-        weight = layer(bias=blocks.needs_bias(placement))
-        parts = blocks.parts(weight, "identity", placement, **self._options(placement))
-        return nn.Sequential(*parts.linear().values())
+        return nn.Sequential(*self.shortcut_parts(layer).linear().values())
+
+    def shortcut_parts(self, layer: Callable, norm_defaults: dict | None = None) -> blocks.Parts:
+        return self._parts(layer, "identity", self.placement, norm_defaults)
+
+    def _parts(self, layer, activation, placement, norm_defaults) -> blocks.Parts:
+        options = self._options(placement)
+        if norm_defaults and placement != "none":
+            options = norm_defaults | options
+        return blocks.parts(layer(bias=blocks.needs_bias(placement)), activation, placement, **options)
 
     def head(self, in_features: int, num_classes: int) -> nn.Module:
         """The output layer, a weight layer too: it gets the input norm of the last block's placement, if any."""
         linear = nn.Linear(in_features, num_classes)
-        placement = self._last("placement")
-        parts = blocks.parts(linear, "identity", placement, **self._options(placement))
-        return linear if parts.norm_in is None else nn.Sequential(parts.norm_in, linear)
+        norm_in = self.shortcut_parts(lambda bias: linear).norm_in
+        return linear if norm_in is None else nn.Sequential(norm_in, linear)
 
-    def _last(self, what: str) -> str:
-        value = self._per_block[what]
+    @property
+    def placement(self) -> str:
+        """Of the last block."""
+        value = self._per_block["placement"]
         return value if isinstance(value, str) else value[self.used - 1]
 
 

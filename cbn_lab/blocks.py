@@ -125,8 +125,13 @@ def block(weight_layer: nn.Module, activation: str | nn.Module, placement: str, 
     that the norm does not have.
     """
     slots = parts(weight_layer, activation, placement, **norm_options)
-    layers = slots.linear() | slots.nonlinear()
-    if list(layers) == ["weight", "activation"] and isinstance(slots.activation, norms.complete.CompleteBatchNormBase):
+    return sequence(slots.linear() | slots.nonlinear())
+
+
+def sequence(layers: dict[str, nn.Module]) -> nn.Module:
+    """Slots, or some of them, as one module."""
+    if list(layers) == ["weight", "activation"] and isinstance(layers["activation"],
+                                                               norms.complete.CompleteBatchNormBase):
         return CompleteBlock(layers)
     return _Sequential(layers)
 

@@ -6,6 +6,9 @@
     resnet20, resnet56   CIFAR ResNets with parameter-free shortcuts (He et al. 2016, section 4.2, option A)
     resnet18             ImageNet ResNet-18 with a 3x3 stem of stride 1 and no max pool (the usual CIFAR form)
     resnet9              8 convolutions, 3 max pools and 2 residual pairs (Page 2018; what differs: `residual`)
+    resnet50             torchvision's, rebuilt by `convert`: stem of stride 2 and max pool, for images of 64 and more
+
+`convert(module, placement, activation)` rebuilds the blocks of any other network.
 
 Weights are drawn LeCun-normal, N(0, 1/fan_in), for every activation, so that arms of a comparison start alike:
 with one seed of torch's global generator, nets that differ in activation or placement alone get the same weights.
@@ -21,9 +24,10 @@ from torch import nn
 
 from cbn_lab._arguments import require_known
 from cbn_lab._block_maker import BlockMaker, conv, require_positive, require_size, with_head
+from cbn_lab.convert import convert, rebuild
 from cbn_lab.residual import ResidualBlock, Subsample, resnet, resnet9
 
-__all__ = ["ResidualBlock", "Subsample", "block_count", "build", "names", "sizes"]
+__all__ = ["ResidualBlock", "Subsample", "block_count", "build", "convert", "names", "sizes"]
 
 _VGG16_WIDTHS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
 
@@ -38,7 +42,8 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int 
     """A new network, [N, in_channels, image_size, image_size] -> logits [N, num_classes].
 
     `activation` and `placement` are names, or one name per block (mlp and convnet: layers; vgg16: 13; resnets: the
-    stem and two per residual block; resnet9: 8). `norm_options` go to every block with a norm (see `blocks.block`).
+    stem and two per residual block, resnet50: three; resnet9: 8). `norm_options` go to every block with a norm (see
+    `blocks.block`).
     `size`: mlp takes `width` and `depth`, convnet takes `widths` and `strides`, resnet9 takes `width`.
 
     Raises ValueError for unknown names, a list of the wrong length, norm options for a network without a norm, or an
@@ -116,6 +121,16 @@ def _vgg16(make, num_classes, in_channels, image_size) -> nn.Module:
     return with_head(make, layers, channels, num_classes)
 
 
+def _resnet50(make, num_classes, in_channels, image_size) -> nn.Module:
+    require_size("resnet50", image_size, 32)
+    from torchvision.models import resnet50  # takes seconds to import, and only this network needs it
+
+    given = resnet50(num_classes=num_classes)
+    if in_channels != 3:
+        given.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+    return rebuild(given, make)
+
+
 @torch.no_grad()
 def _lecun_normal(model: nn.Module, generator: torch.Generator) -> None:
     """Weights from N(0, 1/fan_in), biases 0 (LeCun et al. 1998, section 4.6)."""
@@ -135,4 +150,5 @@ _REGISTRY: dict[str, Callable] = {
     "resnet56": partial(resnet, widths=(16, 32, 64), blocks_per_stage=9, projection=False),
     "resnet18": partial(resnet, widths=(64, 128, 256, 512), blocks_per_stage=2, projection=True),
     "resnet9": resnet9,
+    "resnet50": _resnet50,
 }

@@ -91,7 +91,7 @@ def test_every_parameter_of_every_network_stands_in_one_row(name):
     assert sum(map(sum, counts.values())) == sum(p.numel() for p in model.parameters())
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):  # two norms behind it, each with gamma and beta; one on a shortcut
-            norms = 1 if "shortcut" in name else 2
+            norms = 1 if "shortcut" in name or "downsample" in name else 2
             assert counts[name] == [module.weight.numel(), norms * 2 * module.out_channels], name
 
 

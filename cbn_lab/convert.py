@@ -1,0 +1,326 @@
+"""Rebuild the normalized blocks of a finished network at another placement: `convert(module, placement, activation)`.
+
+    model = convert(torchvision.models.resnet50(), "complete", "swish")
+    print(model.report)
+
+torch.fx traces the network and `blocks` rebuilds, at the asked placement and with the asked activation,
+
+    weight -> norm -> f         a block, wherever nothing else reads what stands between
+    weight -> norm -> + -> f    a residual branch, or a shortcut with a weight layer of its own: what `blocks` puts
+                                before a shortcut stays before the sum, the rest is built once behind it, with f.
+                                Dropout and stochastic depth may stand between the norm and the sum.
+    weight -> norm              a block whose activation is the identity, whatever f is asked for (linear bottlenecks
+                                of MobileNetV2 and the like, depthwise convolutions)
+    norm -> f                   a block without a weight layer, on a sum, a concatenation or a pool (pre-activation:
+                                DenseNet). "before_weight" leaves f alone here and normalizes what reads it, as below.
+
+where weight is an nn.Linear, Conv1d or Conv2d, norm an nn.BatchNorm1d or 2d (or ours written out), and f a module or
+function of torch, or a class registered in `cbn_lab.activations`. A shared activation module counts anew at each
+call; a weight layer or norm that is called twice is not rebuilt. Other activations (in squeeze-and-excitation, in
+heads) and everything else stay as they are. A weight layer outside of the blocks that reads one of them through
+nothing but pools, dropout and flattening (the output layer, usually) gets a norm on its input where the placement
+has one there, as in `models`.
+
+Kept: all weights. A norm before the activation (of "before", "both") takes over parameters, statistics and eps of the
+given one, and so does the norm behind an identity; other norms take over eps and momentum, and start as new. A
+weight layer gets a bias, 0, where its placement wants one, and loses one that a norm behind it makes redundant (its
+value leaves the running mean). So "before" with the given activations computes what the given network does, in both
+modes, up to rounding. Activations work on a copy, never in place.
+"""
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+
+from torch import fx, nn
+
+from cbn_lab import blocks
+from cbn_lab._block_maker import BlockMaker
+from cbn_lab._convert_patterns import Branch, Site, Trace, TraceError, has_batch_norm
+from cbn_lab.norms import BatchNorm2d
+
+__all__ = ["Rebuilt", "Report", "TraceError", "convert", "rebuild"]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """One block: what stood there (paths and classes), what stands there now."""
+
+    given: str
+    now: str
+    carried: bool  # whether parameters and statistics of the norm were taken over
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `convert` did; `print` it.
+
+    blocks       the rebuilt ones, in the order of the forward
+    inputs       weight layers outside of the blocks that got a norm on their input
+    kept         norms that were left as they are: path -> why
+    """
+
+    placements: tuple[str, ...]
+    blocks: tuple[Rebuilt, ...]
+    inputs: tuple[str, ...]
+    kept: dict[str, str]
+
+    def __str__(self) -> str:
+        names = ", ".join(f"{name!r}{' (our reconstruction of CBN)' * (name == 'complete')}"
+                          for name in self.placements)
+        lines = [f"{len(self.blocks)} blocks rebuilt with placement {names}:",
+                 *(f"  {block.given}  =>  {block.now}" for block in self.blocks)]
+        new = sum(not block.carried for block in self.blocks)
+        if new:
+            lines.append(f"{new} of them lost the scale, shift and statistics of their norm, which mean nothing there.")
+        if self.inputs:
+            lines.append(f"New norms on the input of {', '.join(self.inputs)}.")
+        lines += [f"Left as it is: {path}, because {reason}." for path, reason in self.kept.items()]
+        return "\n".join(lines)
+
+
+class Converted(fx.GraphModule):
+    """The rebuilt network, its modules by the names that they had; a block stands where its weight layer stood.
+
+    A block with a sum inside has two parts, `linear` before it and `nonlinear` behind it.
+    """
+
+    @property
+    def report(self) -> Report:
+        return self.meta["report"]
+
+
+class ConvertedInTwoModes(nn.Module):
+    """A network that computes other things in train mode than in eval mode (auxiliary heads): a graph for each."""
+
+    def __init__(self, training: fx.GraphModule, evaluation: fx.GraphModule, report: Report):
+        super().__init__()
+        for form in (training, evaluation):
+            _merge(form, self)
+        self.report = report
+        # The code alone: it finds the modules in this one, so that they can be moved and replaced here.
+        self._code = type(training).forward, type(evaluation).forward
+
+    def forward(self, *inputs, **named):
+        return self._code[0 if self.training else 1](self, *inputs, **named)
+
+
+def convert(module: nn.Module, placement: str, activation: str | None = None, *,
+            norm_options: dict | None = None) -> nn.Module:
+    """A new network with each normalized block of `module` rebuilt at `placement`; `module` is left as it is.
+
+    `activation` is a name of `cbn_lab.activations`; None keeps the activation of each block. `norm_options` go to
+    every block, see `blocks.block`. What counts as a block, and what is kept, is said at the top of this file; what was
+    done is in `.report` of the result. Hooks on modules that hold other modules are lost.
+
+    Raises ValueError where there is no batch norm, where no block was found (the message names the norms and why), for
+    an unknown placement or activation; TraceError, a ValueError, where torch.fx cannot follow the network.
+    """
+    make = BlockMaker("identity" if activation is None else activation, placement, norm_options or {})
+    converted = rebuild(module, make, own_activations=activation is None)
+    make.require_all_used()
+    return converted
+
+
+def rebuild(module: nn.Module, make: BlockMaker, *, own_activations: bool = False) -> nn.Module:
+    """`convert` with the blocks of `make`, for networks of `models`."""
+    if not has_batch_norm(module):
+        others = sorted({type(m).__name__ for m in module.modules()
+                         if "Norm" in type(m).__name__ and not list(m.children())})
+        raise ValueError(f"{type(module).__name__} has no batch norm, so there is nothing to convert"
+                         + (f" (its norms are {', '.join(others)})" if others else "")
+                         + "; give a network with weight layer -> BatchNorm -> activation")
+    root = copy.deepcopy(module)
+    traces = [Trace(root.train()), Trace(root.eval())]
+    for new, old in zip(root.modules(), module.modules(), strict=True):
+        new.training = old.training
+    sites = {site.key(): site for site in traces[0].sites}
+    kept = traces[1].kept() | traces[0].kept()
+    if not sites:
+        raise ValueError(f"no block found in {type(module).__name__}: "
+                         + "; ".join(f"{path}: {reason}" for path, reason in kept.items())
+                         + ". Expected weight layer -> BatchNorm -> activation (see cbn_lab.convert)")
+    if strange := [site for site in traces[1].sites if site.key() not in sites]:
+        raise ValueError(f"{strange[0].branches[0].norm.target} stands in another block in eval mode than in train "
+                         "mode; convert the parts of the network one by one")
+    builder = _Builder(root, traces[0], make, own_activations)
+    built = {key: builder.site(site) for key, site in sites.items()}
+    inputs = {node.target: builder.input_norm(node.target) for node in traces[0].readers_outside()}
+    for trace in traces:
+        for site in trace.sites:
+            _rewire(trace.graph, site, *built[site.key()][:2])
+    builder.place()
+    report = Report(tuple(dict.fromkeys(builder.placements)), tuple(rebuilt for _, _, rebuilt in built.values()),
+                    tuple(path for path, added in inputs.items() if added), kept)
+    return _assembled(root, module, traces, report)
+
+
+class _Builder:
+    """Makes the modules of the blocks, under the paths where they will stand in the new network."""
+
+    def __init__(self, root: nn.Module, trace: Trace, make: BlockMaker, own_activations: bool):
+        self.root, self.trace, self.make, self.own = root, trace, make, own_activations
+        self.modules: dict[str, nn.Module] = {}
+        self.placements: list[str] = []
+
+    def site(self, site: Site) -> tuple[list[str], str | None, Rebuilt]:
+        """(path of each branch's module, path of what stands behind the sum if there is one, description)."""
+        own = None if site.activation is None else self.trace.own_activation(site.activation)
+        activation = "identity" if own is None else _not_in_place(own) if self.own else None
+        filled = [self._parts(branch, activation, first=branch is site.branches[0]) for branch in site.branches]
+        carried = [_carry(parts, self._norm(branch), bare=own is None)
+                   for parts, branch in zip(filled, site.branches, strict=True)]
+        self.placements.append(self.make.placement)
+        first, *others = [str((branch.weight or branch.norm).target) for branch in site.branches]
+        linear, nonlinear = filled[0].linear(), filled[0].nonlinear()
+        rebuilt = Rebuilt(_given(site, own), _now(filled[0], site.direct), all(carried))
+        if site.direct:
+            self.modules[first] = blocks.sequence(linear | nonlinear)
+            return [first], None, rebuilt
+        parts_of_first = {"linear": blocks.sequence(linear), "nonlinear": blocks.sequence(nonlinear)}
+        self.modules[first] = nn.ModuleDict(parts_of_first)
+        self.modules |= {path: blocks.sequence(parts.linear()) for path, parts in zip(others, filled[1:], strict=True)}
+        return [f"{first}.linear", *others], f"{first}.nonlinear", rebuilt
+
+    def input_norm(self, path: str) -> bool:
+        """Put a norm on the input of a weight layer where the placement has one there."""
+        weight = self.root.get_submodule(path)
+        norm_in = self.make.shortcut_parts(lambda bias: weight).norm_in
+        if norm_in is not None:
+            self.modules[path] = blocks.sequence({"norm_in": _like(norm_in, weight, weight), "weight": weight})
+        return norm_in is not None
+
+    def place(self) -> None:
+        for path, module in self.modules.items():
+            for holder in module.modules():
+                if children := list(holder.children()):
+                    holder.training = any(child.training for child in children)
+            parent, _, name = path.rpartition(".")
+            self.root.get_submodule(parent).add_module(name, module)
+
+    def _parts(self, branch: Branch, activation, first: bool) -> blocks.Parts:
+        norm = self._norm(branch)
+        weight = _stand_in(norm) if branch.weight is None else self.root.get_submodule(branch.weight.target)
+        layer = partial(_with_bias, weight)
+        defaults = {} if "norm" in self.make.norm_options else _differing_options(norm)
+        parts = self.make.parts(layer, activation, defaults) if first else self.make.shortcut_parts(layer, defaults)
+        if branch.weight is None:
+            parts.weight = parts.norm_in = None
+        elif not blocks.needs_bias(self.make.placement) and weight.bias is not None:
+            norm.running_mean = None if norm.running_mean is None else norm.running_mean - weight.bias.detach()
+            weight.bias = None
+        for module in (parts.norm_in, parts.norm, parts.activation, parts.norm_out):
+            if module is not None:
+                _like(module, norm, weight)
+        return parts
+
+    def _norm(self, branch: Branch) -> nn.Module:
+        return self.root.get_submodule(branch.norm.target)
+
+
+def _with_bias(weight: nn.Module, bias: bool) -> nn.Module:
+    if bias and weight.bias is None:
+        weight.bias = nn.Parameter(weight.weight.new_zeros(len(weight.weight)))
+    return weight
+
+
+def _stand_in(norm: nn.Module) -> nn.Module:
+    """A weight layer with the channels of the norm, for slots that have none."""
+    if isinstance(norm, (nn.BatchNorm2d, BatchNorm2d)):
+        return nn.Conv2d(norm.num_features, norm.num_features, 1, device="meta")
+    return nn.Linear(norm.num_features, norm.num_features, device="meta")
+
+
+def _differing_options(norm: nn.Module) -> dict:
+    usual = {"eps": 1e-5, "momentum": 0.1, "track_running_stats": True}
+    return {name: getattr(norm, name) for name, value in usual.items() if getattr(norm, name) != value}
+
+
+def _like(module: nn.Module, norm: nn.Module, weight: nn.Module) -> nn.Module:
+    """In the mode of the norm that stood there, on its device and in its dtype (the weight's if it has no tensors)."""
+    like = next(tensor for tensor in (*norm.parameters(), *norm.buffers(), weight.weight) if tensor.is_floating_point())
+    return module.to(like.device, like.dtype).train(norm.training)
+
+
+def _carry(parts: blocks.Parts, norm: nn.Module, bare: bool) -> bool:
+    """Give parameters and statistics of the old norm to the new one that does the same, if there is one."""
+    new = parts.norm if parts.norm is not None or not bare else parts.norm_out
+    if not isinstance(new, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        return False
+    if not norm.affine:
+        new.affine, new.weight, new.bias = False, None, None
+    state = norm.state_dict()
+    if new.state_dict().keys() != state.keys():
+        return False
+    new.load_state_dict(state)
+    for mine, given in zip(new.parameters(), norm.parameters(), strict=True):
+        mine.requires_grad_(given.requires_grad)
+    return True
+
+
+def _not_in_place(activation: nn.Module) -> nn.Module:
+    """A copy for one block. One with parameters (PReLU) stays what it is, so that calls that share it still do."""
+    if not any(True for _ in activation.parameters()):
+        activation = copy.deepcopy(activation)
+    if hasattr(activation, "inplace"):
+        activation.inplace = False  # what it would overwrite may be read by a shortcut, now that the norm is elsewhere
+    return activation
+
+
+def _given(site: Site, own: nn.Module | None) -> str:
+    branches = (f"{branch.weight.target} -> {branch.norm.target}" if branch.weight else str(branch.norm.target)
+                for branch in site.branches)
+    activation = "" if own is None else f" -> {type(own).__name__}"
+    return " + ".join(branches) + (" -> +" if not site.direct else "") + activation
+
+
+def _now(parts: blocks.Parts, direct: bool) -> str:
+    def name(module: nn.Module) -> str:
+        inner = f"({type(module.activation).__name__})" if hasattr(module, "activation") else ""
+        return type(module).__name__ + inner
+
+    slots = [*map(name, parts.linear().values()), *([] if direct else ["+"]), *map(name, parts.nonlinear().values())]
+    return " -> ".join(slots)
+
+
+def _rewire(graph: fx.Graph, site: Site, paths: list[str], after: str | None) -> None:
+    """Call the new modules in the place of the old ones."""
+    for branch, path in zip(site.branches, paths, strict=True):
+        first = branch.weight or branch.norm
+        with graph.inserting_before(first):
+            new = graph.call_module(path, first.args)
+        last = site.activation if site.direct and site.activation is not None else branch.norm
+        last.replace_all_uses_with(new)
+        for node in dict.fromkeys((last, branch.norm, first)):
+            graph.erase_node(node)
+    if after is not None:
+        with graph.inserting_before(site.activation):
+            new = graph.call_module(after, tuple(site.activation.all_input_nodes))
+        site.activation.replace_all_uses_with(new)
+        graph.erase_node(site.activation)
+
+
+def _assembled(root: nn.Module, given: nn.Module, traces: list[Trace], report: Report) -> nn.Module:
+    forms = [Converted(root, trace.graph, type(given).__name__) for trace in traces]
+    one = traces[0].graph.python_code("self").src == traces[1].graph.python_code("self").src
+    if one:
+        result = forms[0]
+        result.meta["report"] = report
+    else:
+        result = ConvertedInTwoModes(*forms, report)
+    modes = {path: module.training for path, module in given.named_modules()}
+    for path, module in result.named_modules():
+        if type(module) is nn.Module or not path:  # those that fx makes to hold others
+            module.training = modes.get(path, given.training)
+    return result
+
+
+def _merge(source: nn.Module, target: nn.Module) -> None:
+    """Put the modules, parameters and buffers of `source` into `target`, beside what is there."""
+    for name, tensor in (*source.named_parameters(recurse=False), *source.named_buffers(recurse=False)):
+        setattr(target, name, tensor)
+    for name, child in source.named_children():
+        if type(child) is nn.Module and hasattr(target, name):
+            _merge(child, getattr(target, name))
+        else:
+            target.add_module(name, child)
