@@ -163,6 +163,8 @@ EXAMPLES = {
     "rescaled_effects": lambda: figures.rescaled_effects(
         {a: {"raw": {"curvature": 4 / a**2, "second": 3 * a**-2.0, "variance": a**-2.1},
              "scale_free": {"curvature": 7.0, "second": 2.0, "variance": 1.5}} for a in (1.0, 3.0, 10.0, 30.0)}),
+    "roofline": lambda: figures.roofline(
+        {"a small GPU": (6e13, 3e11), "a large GPU": (1e15, 3e12)}, {"norm": 0.6, "narrow conv": 90, "wide conv": 900}),
     "running_paths": lambda: figures.running_paths(
         {m: [5 - 5 * (1 - m) ** k + 0.3 * math.sin(7 * k) for k in range(1, 60)] for m in (0.1, 0.01)}, start=0.0,
         target=5.0),

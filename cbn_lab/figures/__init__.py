@@ -13,7 +13,7 @@ from cbn_lab.figures.predictions import calibration, curve_guess, number_guess, 
 from cbn_lab.figures.selection import accuracies, paired, spread
 from cbn_lab.figures.slack import slack_meter, three_effects
 from cbn_lab.figures.spectra import eigenvalues, operating_point, points, tension
-from cbn_lab.figures.speed import speed_ladder
+from cbn_lab.figures.speed import roofline, speed_ladder
 from cbn_lab.figures.stacked import stacked
 from cbn_lab.figures.statistics import running_paths, seed_paths, variance_errors
 from cbn_lab.figures.structure import images, moments
@@ -25,5 +25,5 @@ __all__ = ["Figure", "MARKS", "Mark", "STYLE", "Table", "ablation", "accuracies"
            "effects_by_layer", "eigenvalues", "final_accuracy", "fold_effect", "gradient_growth", "images",
            "landscape_over_training", "layer_summary", "layer_table", "learning_curves", "ledger", "mark",
            "model_diagram", "module_diagram", "moments", "number_guess", "operating_point", "paired",
-           "placement_grid", "points", "ranking_guess", "rescaled_effects", "running_paths", "seed_paths",
+           "placement_grid", "points", "ranking_guess", "rescaled_effects", "roofline", "running_paths", "seed_paths",
            "slack_meter", "speed_ladder", "spread", "stacked", "tension", "three_effects", "traces", "variance_errors"]

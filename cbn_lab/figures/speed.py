@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
+TERA = 1e12
 _THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
@@ -79,3 +80,36 @@ def _sentence(found) -> str:
     gains = found.gains(best)
     return (f"from {found.speed(first):,.0f} images/s ({first}) to {found.speed(last):,.0f} ({last}); the largest "
             f"single change is {best}, {median(gains):.2f} times ({min(gains):.2f} to {max(gains):.2f}).")
+
+
+@styled
+def roofline(devices: Mapping[str, tuple[float, float]], layers: Mapping[str, float]) -> Figure:
+    """The most operations/s that a device can do at an arithmetic intensity, min(peak, bandwidth * intensity).
+
+    devices  name -> (peak in operations/s, memory bandwidth in bytes/s)
+    layers   name -> operations per byte that is moved: a marker on each roof
+    """
+    low, high = 0.5 * min(layers.values()), 2 * max(*layers.values(), *(p / b for p, b in devices.values()))
+    fig, (axis,) = axes(size=(8.6, 4.6))
+    said = []
+    for place, (name, (peak, bandwidth)) in enumerate(devices.items()):
+        mark, ridge = nth_mark(place), peak / bandwidth
+        axis.plot([low, ridge, high], [low * bandwidth / TERA, peak / TERA, peak / TERA], color=mark.colour,
+                  linestyle=mark.line, label=name)
+        axis.plot(list(layers.values()), [min(peak, bandwidth * x) / TERA for x in layers.values()],
+                  **_dots(place) | {"markersize": 7})
+        shares = ", ".join(f"{layer} {100 * min(1, bandwidth * x / peak):.3g} %" for layer, x in layers.items())
+        said.append(f"{name} needs {ridge:.0f} operations a byte for its peak of {peak / TERA:.3g} x 10^12 a second; "
+                    f"share of it that is possible: {shares}.")
+    for layer, x in layers.items():
+        top = all(bandwidth * x < peak for peak, bandwidth in devices.values())  # above the roof, else below it
+        axis.axvline(x, color="#8a8a8a", linewidth=0.8)
+        axis.annotate(layer, (x, float(top)), xycoords=("data", "axes fraction"), xytext=(-3, -4 if top else 4),
+                      textcoords="offset points", rotation=90, ha="right", va="top" if top else "bottom")
+    axis.set(xscale="log", yscale="log", xlim=(low, high), xlabel="operations per byte moved",
+             ylabel="operations/s (trillions)")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        side.set_minor_locator(NullLocator())
+    fig.legend(loc="outside upper center", ncols=len(devices))
+    return Figure(fig, f"Roofline: operations a second at most, against operations per byte. {' '.join(said)}")
