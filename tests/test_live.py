@@ -125,7 +125,7 @@ def test_a_diverged_run_is_kept_and_called_so():
 
 def test_a_figure_that_cannot_be_drawn_is_an_error_in_the_widget(monkeypatch):
     live = widgets.LiveTraining([_config()])
-    monkeypatch.setattr(figures, "learning_curves", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(live.curves, "draw", lambda shown: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         live.start()
     assert "ZeroDivisionError" in _status(live) and not live.running
@@ -137,7 +137,7 @@ def test_frames_wait_until_a_multiple_of_their_cost_was_trained(monkeypatch):
     def frames(cost):
         live = widgets.LiveTraining([_config(epochs=4)])
         live.curves.cost, count = 0.0, []
-        monkeypatch.setattr(live.curves, "draw", lambda figure: (count.append(figure()), setattr(
+        monkeypatch.setattr(live.curves, "draw", lambda shown: (count.append(shown), setattr(
             live.curves, "cost", cost)))
         live.start()
         return len(count)
@@ -229,7 +229,7 @@ def test_ten_steps_of_the_slider_draw_once(monkeypatch):
     async def scene():
         shown, count = widgets.Player(ARMS), []
         draw = shown.curves.draw
-        monkeypatch.setattr(shown.curves, "draw", lambda figure: (count.append(1), draw(figure)))
+        monkeypatch.setattr(shown.curves, "draw", lambda shown: (count.append(1), draw(shown)))
         for i in range(10):
             _slider(shown).value = i / 2
         await asyncio.sleep(0.3)

@@ -1,7 +1,9 @@
 """Learning curves of runs, recorded or live, one arm for each setting that is compared. Every seed is drawn."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from cbn_lab import activations, blocks
@@ -36,6 +38,32 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
     curves and the sentence, while the axes stay those of the whole runs. `kept` is for `marks`. ValueError for no runs,
     or for an arm whose runs differ in more than the seed.
     """
+    plan = planned(runs, upto, kept)
+    fig, panels = two_panels(plan)
+    said = draw_arms(panels, plan)
+    legend(fig, *panels[1].get_legend_handles_labels())
+    return Figure(fig, said)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `learning_curves` is to draw. Of each arm its losses and accuracies: a list of points for each seed."""
+
+    groups: Mapping[str, Sequence]
+    marks: Sequence[Mark]
+    curves: Sequence[tuple[list, list]]  # whole, for the scales
+    shown: Sequence[tuple[list, list]]
+    split: str
+    epochs: int
+
+    @property
+    def begun(self) -> tuple[bool, ...]:
+        """Whether there is anything to be seen on the left and on the right."""
+        return tuple(any(itertools.chain(*of_arms)) for of_arms in zip(*self.shown, strict=True))
+
+
+def planned(runs, upto, kept) -> Plan:
+    """From the arguments of `learning_curves`."""
     groups = dict(runs) if isinstance(runs, Mapping) else arms(runs)
     every = [run for group in groups.values() for run in group]
     if not every or not all(groups.values()):
@@ -43,38 +71,47 @@ def learning_curves(runs: Sequence | Mapping[str, Sequence], *,
     for label, group in groups.items():
         require_one_setting(group, f"the arm {label!r}")
     split = held_out_split(every)
+    curves = [([[(e["epoch"], _number(e["loss"])) for e in run.curve] for run in group],
+               [[(e["epoch"], 100 * e[f"{split}_accuracy"]) for e in run.curve if f"{split}_accuracy" in e]
+                for run in group]) for group in groups.values()]
     ends = upto if isinstance(upto, Mapping) else dict.fromkeys(groups, upto)
-    fig, (left, right) = _two_panels(split, max(run.config["epochs"] for run in every))
+    shown = [tuple(_before(ends.get(label), of_seeds) for of_seeds in both)
+             for label, both in zip(groups, curves, strict=True)]
+    return Plan(groups, marks(groups, kept), curves, shown, split, max(run.config["epochs"] for run in every))
+
+
+def _before(end: float | None, curves):
+    return curves if end is None else [[point for point in curve if point[0] <= end] for curve in curves]
+
+
+def draw_arms(panels, plan: Plan) -> str:
+    """The curves, on axes that have none; returns the picture in words."""
     said = []
-    for (label, group), style in zip(groups.items(), marks(groups, kept), strict=True):
-        losses = [[(e["epoch"], _number(e["loss"])) for e in run.curve] for run in group]
-        reached = [[(e["epoch"], 100 * e[f"{split}_accuracy"]) for e in run.curve if f"{split}_accuracy" in e]
-                   for run in group]
-        losses, reached = (_kept_in_view(axis, curves, ends.get(label))
-                           for axis, curves in ((left, losses), (right, reached)))
-        draw_arm(left, losses, style, label, markers=False)
-        draw_arm(right, reached, style, label, markers=True)
-        said.append(_arm_sentence(label, losses, reached, split))
-    for axis in (left, right):
-        if not any(len(line.get_xdata()) for line in axis.lines):
-            axis.set_yticklabels([])  # nothing says yet what the scale will be
-    _legend(fig, *right.get_legend_handles_labels())
-    return Figure(fig, f"Learning curves, {setting(every)}. {' '.join(said)}")
+    for label, style, curves, shown in zip(plan.groups, plan.marks, plan.curves, plan.shown, strict=True):
+        for axis, whole, part, markers in zip(panels, curves, shown, (False, True), strict=True):
+            _keep_in_view(axis, whole)
+            draw_arm(axis, part, style, label, markers)
+        said.append(_arm_sentence(label, *shown, plan.split))
+    every = [run for group in plan.groups.values() for run in group]
+    return f"Learning curves, {setting(every)}. {' '.join(said)}"
 
 
-def _two_panels(split: str, epochs: int):
+def two_panels(plan: Plan):
     """Loss and accuracy over the epochs. The margins are fixed: to compute them takes as long as all the drawing."""
     fig, (left, right) = axes(2, size=(10, 3.9))  # the height is the legend's to say
     fig.set_layout_engine(None)
     fig.subplots_adjust(left=0.09, right=0.985, wspace=0.22)
-    for axis, what in ((left, "training loss (nats)"), (right, f"{split} accuracy (%)")):
+    words = "training loss (nats)", f"{plan.split} accuracy (%)"
+    for axis, what, begun in zip((left, right), words, plan.begun, strict=True):
         axis.set_xlabel("epoch")
         axis.set_ylabel(what)
-        axis.set_xlim(0, 1.03 * epochs)  # of the whole run, also while it goes on
+        axis.set_xlim(0, 1.03 * plan.epochs)  # of the whole run, also while it goes on
+        if not begun:
+            axis.set_yticklabels([])  # nothing says yet what the scale will be
     return fig, (left, right)
 
 
-def _legend(fig, handles, labels) -> None:
+def legend(fig, handles, labels) -> None:
     """Above both panels, in as many columns as fit; the picture grows with its rows, the panels stay as they are."""
     column = 0.9 + 0.09 * max(map(len, labels))  # inches: the line, and letters of 11 points
     rows = math.ceil(len(labels) / max(1, min(3, int(9.8 / column))))
@@ -84,13 +121,12 @@ def _legend(fig, handles, labels) -> None:
     fig.legend(handles, labels, loc="upper center", ncols=math.ceil(len(labels) / rows), borderaxespad=0.2)
 
 
-def _kept_in_view(axis, curves, end: float | None):
-    """The curves up to an epoch; the axis shows all of them, so that it stands still while they are revealed."""
+def _keep_in_view(axis, curves) -> None:
+    """The scale is that of the whole curves, so that it stands still while they are revealed."""
     points = [point for curve in curves for point in curve if math.isfinite(point[1])]
     if points:
         axis.update_datalim(points)
         axis.autoscale_view(scalex=False)
-    return curves if end is None else [[point for point in curve if point[0] <= end] for curve in curves]
 
 
 def draw_arm(axis, curves, style: Mark, label, markers):

@@ -43,14 +43,15 @@ class LiveTraining(Shown):
               differs is added to the name, and ", live" where a recorded one has it
     root      folder of the data
     before_start  called when a start is about to read the settings, to bring them up to date by `show(..., keep=True)`
+    on_finish called with each live run that came to its end
 
     Where the settings hold validation images out, live runs are evaluated on those alone, never on the test images.
     """
 
     def __init__(self, configs: Sequence[TrainConfig], *, recorded: Mapping[str, Sequence[Run]] | None = None,
                  label: Callable[[TrainConfig], str] = lambda config: word(config.placement), root=None,
-                 before_start: Callable[[], None] = lambda: None):
-        self._label, self._root, self._before_start = label, root, before_start
+                 before_start: Callable[[], None] = lambda: None, on_finish: Callable[[Run], None] = lambda run: None):
+        self._label, self._root, self._before_start, self._on_finish = label, root, before_start, on_finish
         self.curves = Curves()
         self._transport = Transport(self._redraw, lambda: self.curves.cost)
         self._work = Background(TASK)
@@ -159,10 +160,14 @@ class LiveTraining(Shown):
 
         Empty axes, with the arms that are still to come, as long as there is nothing else.
         """
+        return figures.learning_curves(**self._shown())
+
+    def _shown(self) -> dict:
+        """The arguments of `figures.learning_curves`."""
         arms, epoch = self._picture()
         self._marks |= dict(zip(arms, marks(arms, self._marks), strict=True))
         upto = None if epoch is None else dict.fromkeys(self._recorded, epoch)
-        return figures.learning_curves(arms, upto=upto, kept=self._marks)
+        return {"runs": arms, "upto": upto, "kept": self._marks}
 
     def _picture(self) -> tuple[dict[str, list[Run]], float | None]:
         """(arms, epoch of the player)."""
@@ -229,6 +234,7 @@ class LiveTraining(Shown):
             raise
         self._bar.value = start + share
         self._settle(live, status="finished", final=trainer.final())
+        self._on_finish(self.runs[-1])
 
     def _name(self, config: TrainConfig) -> str:
         return f"{self._label(config)}, seed {config.seed}"
@@ -261,7 +267,7 @@ class LiveTraining(Shown):
             self.error, self._status.value = error, one_line(error)
 
     def _draw(self) -> None:
-        self.curves.draw(self.figure)
+        self.curves.draw(self._shown())
 
     def _set_buttons(self, running: bool | None = None) -> None:
         running = self.running if running is None else running

@@ -23,8 +23,8 @@ async def paced(trainer: Trainer, draw: Callable[[], None], cost: Callable[[], f
         if progress is not None:
             yield progress
             if time.perf_counter() > last_frame + FRAME_SECONDS and trained > 2.2 * cost():
-                draw()
                 last_frame, trained = time.perf_counter(), 0.0
+                draw()
         if time.perf_counter() > last_turn + TURN_SECONDS:
             await asyncio.sleep(PAUSE_SECONDS)
             last_turn = time.perf_counter()

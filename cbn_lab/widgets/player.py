@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets
 
 from cbn_lab import figures
+from cbn_lab.figures.frames import CurveFrames
+from cbn_lab.figures.style import encoded
 from cbn_lab.runs import Run
 from cbn_lab.widgets.cells import Background
 from cbn_lab.widgets.display import Shown, debounced, one_line
@@ -20,19 +22,21 @@ SPEEDS = [(f"in {seconds} s", float(seconds)) for seconds in (5, 10, 20, 40)]
 
 
 class Curves:
-    """A picture and its sentence below. `cost` is how long the last one took to draw and encode, in seconds."""
+    """Learning curves and their sentence below. `cost` is how long the last ones took to draw and encode, in s."""
 
     def __init__(self):
         self.image, self.caption = ipywidgets.Image(format="png"), ipywidgets.HTML()
         self.image.layout.max_width = "100%"
         self.cost = 0.0
+        self._frames = CurveFrames()
 
-    def draw(self, figure: Callable[[], figures.Figure]) -> None:
+    def draw(self, shown: Mapping) -> None:
+        """`shown` are the arguments of `figures.learning_curves`."""
         began = time.perf_counter()
-        drawn = figure()
-        self.image.value = drawn.png(DPI)
+        pixels, alt = self._frames.pixels(**shown, dpi=DPI)
+        self.image.value = encoded(pixels)
         self.cost = time.perf_counter() - began
-        self.caption.value = f"<p>{html.escape(drawn.alt)}</p>"
+        self.caption.value = f"<p>{html.escape(alt)}</p>"
 
 
 class Transport:
@@ -156,11 +160,14 @@ class Player(Shown):
         self.view = ipywidgets.VBox([self.transport.view, self._trouble, self.curves.image, self.curves.caption])
         self.transport.background.ends_with(self.view)
         self.transport.show(self._recorded)
-        self.curves.draw(self.figure)
+        self.curves.draw(self._shown())
 
     def figure(self) -> figures.Figure:
         """The runs up to the epoch at which the slider stands."""
-        return figures.learning_curves(self._recorded, upto=self.transport.epoch)
+        return figures.learning_curves(**self._shown())
+
+    def _shown(self) -> dict:
+        return {"runs": self._recorded, "upto": self.transport.epoch}
 
     def close(self) -> None:
         """Stop and remove the view."""
@@ -168,7 +175,7 @@ class Player(Shown):
 
     def _redraw(self) -> None:
         try:
-            self.curves.draw(self.figure)
+            self.curves.draw(self._shown())
             self.error, self._trouble.value = None, ""
         except Exception as error:  # on the event loop nobody else would show it
             self.error, self._trouble.value = error, one_line(error)
