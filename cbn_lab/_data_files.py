@@ -19,7 +19,7 @@ from tqdm import tqdm
 NAMES = ("digits", "cifar10", "cifar100")
 _KEYS = "x_train, y_train, x_test, y_test and class_names"
 _TORCHVISION = {"cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFAR100", "cifar-100-python")}
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
 Split = tuple[np.ndarray, np.ndarray, tuple[str, ...]]  # images, labels, class names
 
@@ -126,25 +126,35 @@ def read_torchvision(name: str, root: Path, split: str) -> Split:
 
 def read_folder(folder: Path, split: str) -> Split:
     """One split of torchvision's ImageFolder layout; the label is the class's place in the sorted names."""
-    layout = f"expected {folder}/train/CLASS/*.png and {folder}/test (or val)/CLASS/*.png"
-    name = "val" if split == "test" and not (folder / "test").is_dir() else split
-    if not (folder / name).is_dir():
-        raise DataError(f"there is no folder {folder / split}; {layout}, so make it or correct the path")
-    names = _class_folders(folder / name)
-    if not names:
-        raise DataError(f"{folder / name} has no class folders; {layout}, so make a folder for each class")
-    if split == "test" and names != _class_folders(folder / "train"):
-        raise DataError(f"{folder / name} and {folder / 'train'} have different class folders; expected the "
-                        "same in both, so rename, add or remove some")
+    place, names = split_folder(folder, split)
     files, labels = [], []
-    for label, path in enumerate(folder / name / class_name for class_name in names):
-        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)
+    for label, path in enumerate(place / class_name for class_name in names):
+        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
-            raise DataError(f"{path} has no images; expected {', '.join(_IMAGE_SUFFIXES)} files, so add "
+            raise DataError(f"{path} has no images; expected {', '.join(IMAGE_SUFFIXES)} files, so add "
                             "some or remove the folder")
         files += images
         labels += [label] * len(images)
-    return checked(_decode(files), np.array(labels), np.array(names), folder / name)
+    return checked(_decode(files), np.array(labels), np.array(names), place)
+
+
+def split_folder(folder: Path, split: str) -> tuple[Path, list[str]]:
+    """The folder of a split, and the names of its class folders, sorted. The split "test" may lie in val as well."""
+    layout = f"expected {folder}/train/CLASS/*.png and {folder}/test (or val)/CLASS/*.png"
+    # ILSVRC2012 has both: val, with labels, and test, all images in one folder.
+    place = folder / ("val" if split == "test" and not _class_folders(folder / "test") and (folder / "val").is_dir()
+                      else split)
+    if not place.is_dir():
+        raise DataError(f"there is no folder {place}; {layout}, so make it or correct the path")
+    names = _class_folders(place)
+    if not names:
+        raise DataError(f"{place} has no class folders; {layout}, so make a folder for each class")
+    if split == "test" and names != (of_train := _class_folders(folder / "train")):
+        odd = sorted(set(names) ^ set(of_train))
+        raise DataError(f"{place} and {folder / 'train'} have different class folders ({', '.join(odd[:5])}"
+                        f"{' ...' * (len(odd) > 5)} in one alone); expected the same in both, so rename, add or remove "
+                        "some")
+    return place, names
 
 
 def _class_folders(folder: Path) -> list[str]:
@@ -153,22 +163,20 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _decode(files: list[Path]) -> np.ndarray:
     """All files as RGB in one array, uint8 [N, H, W, 3]."""
-    from PIL import Image  # comes with torchvision; no other layout needs it
+    from cbn_lab import _photographs  # needs Pillow, which comes with torchvision; no other layout does
 
+    remedy = "so resize the images, or give an image_size (--image-size) to have them cut and resized"
     images = None
     for i, path in enumerate(tqdm(files, desc="decoding images", unit="image", leave=False)):
-        try:
-            with Image.open(path) as image:
-                mode, pixels = image.mode, np.asarray(image.convert("RGB"))
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
-            raise DataError(f"{path} is not a readable image ({error}); replace or remove it") from error
-        if mode.startswith(("I", "F")):
-            raise DataError(f"{path} has Pillow's mode {mode}; expected 8 bits a channel, so convert it")
+        pixels = _photographs.whole(path)
+        size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
         if images is None:
+            if pixels.shape[0] != pixels.shape[1]:
+                raise DataError(f"{path} has {size}; expected squares of one size, {remedy}")
             images = np.empty((len(files), *pixels.shape), np.uint8)
         if pixels.shape != images.shape[1:]:
-            raise DataError(f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels but {files[0]} has "
-                            f"{images.shape[2]} x {images.shape[1]}; expected one size, so resize the images")
+            raise DataError(f"{path} has {size} but {files[0]} has {images.shape[2]} x {images.shape[1]}; expected one "
+                            f"size, {remedy}")
         images[i] = pixels
     return images
 

@@ -6,9 +6,10 @@
     PATH.npz           x_train, x_test uint8 [N, H, W, C]; y_train, y_test integers [N]; class_names
                        strings [K]
     imagefolder:PATH   PATH/train/CLASS/*.png and PATH/test (or val)/CLASS/*.png, images of one size, read
-                       as RGB
+                       as RGB; with an image_size photographs of any size, decoded as they are needed
+                       (`cbn_lab.stream`)
 
-Everything is held in memory, decoded: N * H * W * C bytes (154 MB for CIFAR-10's train split). Images are
+Everything else is held in memory, decoded: N * H * W * C bytes (154 MB for CIFAR-10's train split). Images are
 square.
 
 The digits are the "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, 1998, UCI Machine
@@ -27,12 +28,16 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn.functional import pad as zero_pad
 
 from cbn_lab._data_files import NAMES, DataError, find
+
+if TYPE_CHECKING:
+    from cbn_lab.stream import Stream
 
 __all__ = ["Augmentation", "DataError", "Dataset", "NAMES", "augmentation", "augmented_batch", "available",
            "channel_statistics", "epoch_plan", "load", "normalize"]
@@ -188,14 +193,24 @@ def normalize(images: torch.Tensor, dataset: Dataset, dtype: torch.dtype = torch
     return torch.addcmul(shift, flat, scale).to(dtype).view(b, h, w, c).permute(0, 3, 1, 2)
 
 
-def load(name_or_path, split: str, *, device="cpu", root=None, download: bool = False) -> Dataset:
+def load(name_or_path, split: str, *, device="cpu", root=None, download: bool = False,
+         image_size: int | None = None, workers: int | None = None) -> "Dataset | Stream":
     """Load one split, "train" or "test", of a data set named as at the top of this module.
 
     `download=True` lets torchvision fetch CIFAR-10/100 where no place has it; nothing is downloaded
-    otherwise. Raises DataError, in one sentence, when the data set is missing or damaged.
+    otherwise. With an `image_size` an image folder is not loaded but streamed, by `workers` processes. Raises
+    DataError, in one sentence, when the data set is missing or damaged.
     """
     if split not in ("train", "test"):
         raise DataError(f"unknown split {split!r}; expected 'train' or 'test'")
+    if image_size is not None:
+        from cbn_lab import stream  # needs Pillow, which comes with torchvision; no other layout does
+
+        if not str(name_or_path).startswith("imagefolder:"):
+            raise DataError(f"image_size={image_size} is for imagefolder:PATH, whose photographs are cut and resized; "
+                            f"leave it out for {name_or_path}")
+        return stream.load(str(name_or_path).removeprefix("imagefolder:"), split, image_size, device=device,
+                           workers=workers)
     place = find(str(name_or_path), root, download)
     images, labels, class_names = place.read(split)
     if place.stamp not in _TRAIN_STATISTICS:

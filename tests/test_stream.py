@@ -1,0 +1,320 @@
+"""Streams of photographs: any size and kind of file, the usual cuts, and order and cuts of (seed, epoch) alone."""
+
+import io
+import multiprocessing
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cbn_lab import _photographs, data, stream
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def picture(width, height, seed=0):
+    """Noise of several scales, as an image: no two places are alike, and a JPEG of it has all frequencies."""
+    rng = np.random.default_rng(seed)
+    layers = [Image.fromarray(rng.integers(0, 256, (max(1, height // k), max(1, width // k), 3), np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC) for k in (1, 4, 16)]
+    return Image.fromarray(np.mean([np.asarray(layer) for layer in layers], axis=0).astype(np.uint8))
+
+
+def write_set(root, splits=("train", "val"), each=4):
+    seed = 0
+    for split in splits:
+        for name in CLASSES:
+            (root / split / name).mkdir(parents=True)
+            for i in range(each):
+                seed += 1
+                width, height = 40 + 7 * (seed % 5), 44 + 5 * (seed % 7)
+                picture(width, height, seed).save(root / split / name / f"{i}.JPEG", quality=95)
+    return root
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("photographs") / "zoo")
+
+
+@pytest.fixture
+def own(photographs, tmp_path):
+    return shutil.copytree(photographs, tmp_path / "zoo")
+
+
+def load(root, split="train", size=16, **options):
+    return data.load(f"imagefolder:{root}", split, image_size=size, **{"workers": 0} | options)
+
+
+def epoch(dataset, seed=1, number=2, batch=4, **options):
+    return list(dataset.shuffled(seed, number, batch, flip=True, **options))
+
+
+def assert_equal_batches(one, other):
+    assert len(one) == len(other) > 0
+    for (x, y), (v, w) in zip(one, other, strict=True):
+        assert torch.equal(x, v) and torch.equal(y, w)
+
+
+# What comes out
+
+
+def test_a_stream_is_a_data_set(photographs):
+    training = load(photographs)
+    assert (len(training), training.num_classes, training.in_channels, training.image_size) == (12, 3, 3, 16)
+    assert training.class_names == CLASSES and training.mean == (0.485, 0.456, 0.406)
+    batches = epoch(training, batch=5)
+    assert len(batches) == 2
+    for images, labels in batches:
+        assert images.dtype == torch.uint8 and images.shape == (5, 16, 16, 3) and labels.dtype == torch.int64
+    assert data.normalize(images, training).shape == (5, 3, 16, 16)
+    held_out = list(load(photographs, "test").in_order(5))
+    assert [len(labels) for _, labels in held_out] == [5, 5, 2]
+    assert sorted(torch.cat([labels for _, labels in held_out]).tolist()) == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_labels_belong_to_their_images(own):
+    for value, name in ((0, "ant"), (120, "bee"), (250, "cat")):
+        for file in (own / "train" / name).iterdir():
+            Image.new("RGB", (30, 50), (value,) * 3).save(file)
+    for images, labels in [*epoch(load(own, workers=2)), *load(own, workers=2).in_order(5)]:
+        values = images.float().mean((1, 2, 3))
+        assert torch.allclose(values, torch.tensor([0.0, 120.0, 250.0])[labels], atol=2)
+
+
+@pytest.mark.parametrize("size", [(53, 40), (40, 61), (37, 37), (20, 90)])
+def test_evaluation_equals_torchvisions_resize_and_centre_crop(tmp_path, size):
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    picture(*size).save(tmp_path / "a.png")
+    usual = Compose([Resize(round(28 * 256 / 224)), CenterCrop(28)])
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(usual(image))
+    assert np.array_equal(_photographs.for_evaluation(tmp_path / "a.png", 28), expected)
+
+
+def test_training_equals_torchvisions_resized_crop(tmp_path):
+    from torchvision.transforms.functional import resized_crop
+
+    picture(70, 55).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+    for seed in range(20):
+        left, top, right, bottom = _photographs.random_box(70, 55, np.random.default_rng(seed))
+        expected = resized_crop(image, top, left, bottom - top, right - left, (24, 24))
+        got = _photographs.for_training(tmp_path / "a.png", 24, np.random.default_rng(seed), flip=False)
+        assert np.array_equal(got, np.asarray(expected))
+    mirrored = 0
+    for seed in range(40):
+        plain, maybe = (_photographs.for_training(tmp_path / "a.png", 24, np.random.default_rng(seed), flip=flip)
+                        for flip in (False, True))
+        assert np.array_equal(maybe, plain) or np.array_equal(maybe, plain[:, ::-1])
+        mirrored += not np.array_equal(maybe, plain)
+    assert 8 < mirrored < 32
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 10**6))
+def test_a_random_part_lies_inside_and_is_no_strip(width, height, seed):
+    left, top, right, bottom = _photographs.random_box(width, height, np.random.default_rng(seed))
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    w, h = right - left, bottom - top
+    assert (w - 0.5) / (h + 0.5) <= 4 / 3 and (w + 0.5) / (h - 0.5 or 1e-9) >= 3 / 4
+
+
+def test_random_parts_are_of_all_sizes():
+    draws = np.random.default_rng(0)
+    boxes = np.array([_photographs.random_box(1000, 1000, draws) for _ in range(4000)])
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / 1e6
+    ratio = np.log((boxes[:, 2] - boxes[:, 0]) / (boxes[:, 3] - boxes[:, 1]))
+    assert area.min() > 0.079 and area.min() < 0.09 and area.max() > 0.9  # a few of the largest do not fit
+    assert abs(ratio.mean()) < 0.02 and ratio.max() == pytest.approx(np.log(4 / 3), abs=0.01)
+
+
+# Files
+
+
+def as_jpeg(image, **options):
+    file = io.BytesIO()
+    image.save(file, "jpeg", quality=95, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(60, 44), (480, 352)])  # the larger one is decoded at a part of its size
+def test_photographs_are_turned_upright(tmp_path, orientation, size):
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture(*size).resize(size).save(tmp_path / "a.jpg", quality=95, exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image:
+        ImageOps.exif_transpose(image).save(tmp_path / "upright.png")
+    for read in (lambda path: _photographs.for_evaluation(path, 28),
+                 lambda path: _photographs.for_training(path, 28, np.random.default_rng(3), False)):
+        got, expected = (read(tmp_path / name).astype(float) for name in ("a.jpg", "upright.png"))
+        assert np.abs(got - expected).mean() < (1e-9 if size[0] == 60 else 6)  # of noise: wrongly turned, about 30
+
+
+def test_every_kind_of_file_becomes_rgb(own):
+    folder = own / "train" / "ant"
+    for file in folder.iterdir():
+        file.unlink()
+    image = picture(50, 40)
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    image.convert("L").save(folder / "grey.jpeg")
+    image.save(folder / "photograph.webp")
+    image.convert("P").save(folder / "palette.png", transparency=b"\0\1\2")
+    image.convert("RGBA").save(folder / "alpha.png")
+    image.convert("1").save(folder / "bits.png")
+    (folder / "png_named.JPEG").write_bytes((folder / "alpha.png").read_bytes())
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / "exif.jpg").write_bytes(as_jpeg(image, exif=b"Exif\0\0damaged"))
+    training = load(own)
+    assert len(training) == 8 + 8
+    assert sum(len(labels) for _, labels in training.in_order(3)) == 16
+    straight = np.asarray(_photographs.whole(folder / "alpha.png")).astype(float)
+    assert np.array_equal(straight, np.asarray(image))
+    assert np.abs(_photographs.whole(folder / "cmyk.jpg") - straight).mean() < 12
+    grey = _photographs.whole(folder / "grey.jpeg")
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_file_is_named(own, workers):
+    odd = own / "train" / "bee" / "2.JPEG"
+    for content in (odd.read_bytes()[:400], b"no image", b""):
+        odd.write_bytes(content)
+        training = load(own, workers=workers)
+        for batches in (training.shuffled(0, 0, 12), training.in_order(12)):
+            with pytest.raises(data.DataError) as error:
+                list(batches)
+            message = str(error.value)
+            assert message.startswith(f"{odd} is not a readable image (") and "replace or remove it" in message
+            assert "\n" not in message and "Traceback" not in message
+        assert not multiprocessing.active_children()
+    Image.new("I;16", (6, 6)).save(odd, "png")
+    with pytest.raises(data.DataError, match="2.JPEG has Pillow's mode I;16; expected 8 bits a channel"):
+        epoch(load(own, workers=workers), batch=12)
+
+
+# Order
+
+
+def test_order_and_cuts_depend_on_seed_and_epoch_alone(photographs):
+    alone, helped = load(photographs), load(photographs, workers=2)
+    assert_equal_batches(epoch(alone), epoch(helped))
+    assert_equal_batches(list(alone.in_order(5)), list(helped.in_order(5)))
+    assert_equal_batches(epoch(alone), epoch(alone))
+    assert not multiprocessing.active_children()
+    for other in ({"seed": 2}, {"number": 3}):
+        assert not any(torch.equal(a, b) for (a, _), (b, _) in zip(epoch(alone), epoch(alone, **other), strict=True))
+
+
+def test_an_epoch_that_is_left_leaves_no_process(photographs):
+    batches = load(photographs, workers=2).shuffled(0, 0, 4)
+    next(batches)
+    assert multiprocessing.active_children()
+    batches.close()
+    assert not multiprocessing.active_children()
+    batches = load(photographs, workers=2).shuffled(0, 0, 4)
+    for _ in range(3):
+        next(batches)
+    assert not multiprocessing.active_children()  # while the last batch is in use
+
+
+def test_torchs_random_numbers_are_left_alone(photographs):
+    state = torch.get_rng_state()
+    for workers in (0, 1):
+        epoch(load(photographs, workers=workers))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@given(st.integers(0, 3), st.integers(1, 5), st.integers(1, 3))
+def test_the_shares_of_the_ranks_make_up_the_mini_batches(photographs, start, batch, ranks):
+    training = load(photographs, size=4)
+    whole = epoch(training, batch=batch)
+    shares = [epoch(training, batch=batch, start=start, rank=rank, ranks=ranks) for rank in range(ranks)]
+    assert all(len(share) == max(0, len(whole) - start) for share in shares)
+    for (x, y), *parts in zip(whole[start:], *shares, strict=True):
+        assert torch.equal(torch.cat([part for part, _ in parts]), x)
+        assert torch.equal(torch.cat([labels for _, labels in parts]), y)
+    held_out = [list(training.in_order(batch, rank=rank, ranks=ranks)) for rank in range(ranks)]
+    assert sum(len(labels) for part in held_out for _, labels in part) == 12
+
+
+def test_what_is_skipped_is_not_decoded(photographs, monkeypatch):
+    decoded = []
+    original = _photographs.decode
+    monkeypatch.setattr(_photographs, "decode", lambda path, cut: decoded.append(path) or original(path, cut))
+    training = load(photographs)
+    assert_equal_batches(epoch(training, start=2), epoch(training)[2:])
+    assert len(decoded) == 4 + 12
+
+
+def test_large_photographs_are_evaluated_in_small_batches(photographs):
+    sizes = [len(labels) for _, labels in load(photographs, size=1500).in_order(1000)]
+    assert sizes == [4, 4, 4]
+
+
+# The set
+
+
+def test_a_part_of_the_set_is_a_sample_of_all_classes(own):
+    for i in range(40):
+        for name in CLASSES:
+            shutil.copy(own / "train" / name / "0.JPEG", own / "train" / name / f"more{i}.JPEG")
+    training = load(own)
+    first, last = training.subset(slice(0, 60)), training.subset(slice(len(training) - 60, None))
+    for part in (first, last):
+        assert min(torch.bincount(part.labels, minlength=3)) > 8
+        assert len(part) == 60 and part.source.endswith("60 of its 132 images")
+    assert torch.equal(training.subset([3, 1]).labels, training.labels[[3, 1]])
+    again = load(own)
+    assert again.files.tolist() == training.files.tolist()
+
+
+def test_the_source_changes_with_names_and_sizes(own):
+    source = load(own).source
+    assert source.startswith("imagefolder:zoo, train, 12 files, sha256 of names and sizes ") == 1
+    assert load(own).source == source
+    (own / "train" / "ant" / "0.JPEG").rename(own / "train" / "ant" / "7.JPEG")
+    renamed = load(own).source
+    with (own / "train" / "cat" / "0.JPEG").open("ab") as file:
+        file.write(b"\0")
+    assert len({source, renamed, load(own).source, load(own, "test").source}) == 4
+
+
+def test_layouts_that_are_wrong_are_named(own):
+    def refusal(split="train", **options):
+        with pytest.raises(data.DataError) as error:
+            load(own, split, **options)
+        return str(error.value)
+
+    (own / "test").mkdir()  # ILSVRC2012's: no classes, so no labels
+    picture(30, 30).save(own / "test" / "0.png")
+    assert load(own, "test").source.startswith("imagefolder:zoo, test, 12 files")
+    shutil.rmtree(own / "test")
+    (own / "val" / "cat").rename(own / "val" / "dog")
+    assert "have different class folders (cat, dog in one alone); expected the same in both" in refusal("test")
+    (own / "val" / "dog").rename(own / "val" / "cat")
+    (own / "val").rename(own / "test")
+    assert len(load(own, "test")) == 12
+    for file in (own / "train" / "bee").iterdir():
+        file.unlink()
+    assert "bee has no images; expected" in refusal()
+    shutil.rmtree(own / "train")
+    assert f"there is no folder {own / 'train'}" in refusal()
+    assert "different class folders" in refusal("test")
+    with pytest.raises(data.DataError, match="image_size=16 is for imagefolder:PATH.*leave it out for digits"):
+        data.load("digits", "train", image_size=16)
+    with pytest.raises(ValueError, match="crop_padding=4 is for images of one size"):
+        stream.Stream.shuffled(None, 0, 0, 4, pad=4)
+
+
+def test_images_of_several_sizes_in_memory_name_the_way_out(photographs):
+    with pytest.raises(data.DataError, match="expected squares of one size, so resize .*--image-size"):
+        data.load(f"imagefolder:{photographs}", "train")
