@@ -5,7 +5,8 @@
                 ends of evaluated epochs, {test|validation}_{loss|accuracy}
     final       train_loss (mean over the last epoch, train mode), {test|validation}_{loss|accuracy}; losses in nats,
                 accuracies in [0, 1]
-    provenance  device, threads, versions, commit, date, data sources
+    provenance  device, threads, versions, commit, date, data sources; on several ranks also how many, the backend,
+                and how many images are normalized together beside how many make one step
     status      "finished", "interrupted" or "diverged"
 """
 
@@ -46,7 +47,15 @@ class Run:
         c = self.config
         numbers = ", ".join(f"{key.replace('_', ' ')} {_readable(key, value)}" for key, value in self.final.items())
         return (f"{c['data']}, {c['model']}, {c['activation']}, {c['placement']}, seed {c['seed']} on "
-                f"{self.provenance['device']}: {numbers or 'no result'} ({self.status})")
+                f"{self._where()}: {numbers or 'no result'} ({self.status})")
+
+    def _where(self) -> str:
+        device, ranks = self.provenance["device"], self.provenance.get("ranks")
+        if ranks is None:
+            return device
+        batch = " to ".join(str(images) for images in ranks["normalization_batch"])
+        return (f"{ranks['count']} ranks ({device}; normalized over {batch} images {ranks['statistics']}, batch "
+                f"{ranks['optimizer_batch']})")
 
 
 def _readable(key: str, value) -> str:

@@ -1,0 +1,218 @@
+"""Training on 2 and 4 gloo ranks with unequal shares, against one process: curves, states, records, ends."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import lru_cache
+
+import distributed_ranks as on_ranks
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from cbn_lab import cli, distributed, runs, train
+
+ENDINGS = {2: "interrupted", 4: "killed"}
+SHARES = {2: [16, 17], 4: [8, 9]}
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+pytestmark = [pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="torch without gloo"),
+              pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems do")]
+
+
+@pytest.fixture(scope="module", params=ENDINGS, ids="{} ranks".format)
+def found(request, tmp_path_factory):
+    """What each rank found; the ranks are started once, with the environment that torchrun gives them."""
+    ranks, folder = request.param, tmp_path_factory.mktemp("ranks")
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    context = multiprocessing.get_context("spawn")
+    arguments = (ranks, store.port, str(folder), ENDINGS[ranks])
+    processes = [context.Process(target=on_ranks.main, args=(rank, *arguments)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(250)
+        process.kill()
+    return {"ranks": ranks, "folder": folder, "codes": [process.exitcode for process in processes],
+            "results": [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(ranks)],
+            "ends": [torch.load(path, weights_only=False) for path in sorted(folder.glob("end*.pt"))]}
+
+
+@lru_cache
+def one_process(placement: str) -> dict:
+    return on_ranks.outcome(on_ranks.exact(on_ranks.of_placement(placement, sync_norm=False)))
+
+
+def numbers(curve: list[dict]) -> list[dict]:
+    return [{k: v for k, v in entry.items() if k not in ("seconds", "images_per_second")} for entry in curve]
+
+
+def close(found, wanted, **tolerance) -> None:
+    """The same keys, and numbers within the tolerance."""
+    torch.testing.assert_close(found, wanted, **tolerance)
+
+
+@pytest.mark.parametrize("name", on_ranks.layers())
+def test_a_synchronized_layer_is_torchs_on_the_joined_batch(found, name):
+    layer = on_ranks.layers()[name]
+    plain = nn.BatchNorm2d(3, momentum=layer.momentum, affine=layer.affine,
+                           track_running_stats=layer.track_running_stats).double()
+    wanted = on_ranks.layer_step(plain, on_ranks.images(), slice(None))
+    ranks = [result["layer", name] for result in found["results"]]
+    for key in ("output", "gradient"):
+        close(torch.cat([rank[key] for rank in ranks]), wanted[key], rtol=1e-9, atol=1e-11)
+    sums = [sum(parts) for parts in zip(*(rank["parameters"] for rank in ranks), strict=True)]
+    close(sums, wanted["parameters"], rtol=1e-9, atol=1e-11)
+    for rank in ranks:
+        close(rank["buffers"], wanted["buffers"], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("placement", on_ranks.PLACEMENTS)
+def test_synchronized_training_is_that_of_one_process_on_the_joined_batch(found, placement):
+    """In float64: the whole curve, evaluations included, and all parameters and buffers, on every rank."""
+    wanted = one_process(placement)
+    for result in found["results"]:
+        rank = result["exact", placement, True]
+        close(numbers(rank["curve"]), numbers(wanted["curve"]), **EXACT)
+        close(rank["evaluation"], wanted["evaluation"], **EXACT)
+        for state in ("first", "state"):
+            close(dict(rank[state]), dict(wanted[state]), **EXACT)
+
+
+@pytest.mark.parametrize("placement", on_ranks.PLACEMENTS)
+def test_statistics_per_rank_are_those_of_each_share(found, placement):
+    """Against a loop that is written out; the running statistics are rank 0's."""
+    wanted = on_ranks.twin(on_ranks.of_placement(placement, sync_norm=False), found["ranks"])
+    for result in found["results"]:
+        rank = result["exact", placement, False]
+        pairs = torch.tensor(wanted["losses"], dtype=torch.float64).view(-1, on_ranks.CONFIG.log_every).mean(1)
+        close([entry["loss"] for entry in rank["curve"]], pairs.tolist(), **EXACT)
+        close(dict(rank["state"]), dict(wanted["state"]), **EXACT)
+        close(rank["evaluation"], wanted["evaluation"], **EXACT)
+    joined = one_process(placement)["curve"][-1]["loss"]
+    assert (abs(rank["curve"][-1]["loss"] - joined) > 1e-6) == (placement != "none"), "the share is what normalizes"
+
+
+def test_float32_follows_one_process(found):
+    wanted = on_ranks.outcome(train.Trainer(on_ranks.of_placement("complete", sync_norm=False)))
+    for result in found["results"]:
+        close(numbers(result["single"]["curve"]), numbers(wanted["curve"]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_resumed_run_ends_bit_identical(found):
+    for result in found["results"]:
+        assert result["resumed"] == {"step": 2, "curves": True, "states": True}
+
+
+def test_one_record_states_the_ranks_and_what_is_normalized_together(found):
+    per_rank, joined = ([runs.load(path) for path in (found["folder"] / name).iterdir()]
+                        for name in ("per_rank", "joined"))
+    [per_rank], [joined] = per_rank, joined  # and no checkpoint stays behind
+    ranks = found["ranks"]
+    assert (per_rank.status, per_rank.config["ranks"], "sync_norm" in per_rank.config) == ("finished", ranks, False)
+    assert joined.config["sync_norm"]
+    stated = per_rank.provenance["ranks"]
+    assert stated == {"count": ranks, "backend": "gloo", "optimizer_batch": 33, "statistics": "per rank",
+                      "normalization_batch": SHARES[ranks], "devices": [per_rank.provenance["device"]] * ranks}
+    assert joined.provenance["ranks"] == stated | {"statistics": "joined", "normalization_batch": [33]}
+    first, last = SHARES[ranks]
+    assert f"on {ranks} ranks" in per_rank.summary()
+    assert f"normalized over {first} to {last} images per rank, batch 33" in per_rank.summary()
+    assert "normalized over 33 images joined, batch 33" in joined.summary()
+    curves = [[numbers(run.curve) for run in result["runs"]] for result in found["results"]]
+    assert all(curve == curves[0] for curve in curves), "every rank has the joined numbers"
+    close(curves[0][0][-1]["test_loss"], per_rank.final["test_loss"], rtol=1e-5, atol=0)
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_at_the_same_step(found):
+    for result in found["results"]:
+        kind, text = result["diverged"]
+        assert kind == "DivergedError" and f"at step {on_ranks.BREAKS_AT} of 4" in text
+
+
+@pytest.mark.parametrize("what, at_fault, elsewhere", [
+    ("small batch", ("ValueError", "cannot be shared by"), ("ValueError", "use a larger batch_size or fewer ranks")),
+    ("other weights", ("SharedError", "rank 1 has other weights than rank 0"), None),
+    ("other settings", ("SharedError", "rank 1 has other settings than rank 0"), None),
+    ("missing data", ("DataError", "missing.npz does not exist"), ("SharedError", "rank 1: missing.npz does not")),
+    ("ranks asked for", ("ValueError", "torchrun --nproc-per-node 7"), None),
+])
+def test_what_is_wrong_on_one_rank_is_an_error_on_all(found, what, at_fault, elsewhere):
+    for number, result in enumerate(found["results"]):
+        kind, words = at_fault if number == 1 or elsewhere is None else elsewhere
+        assert result[what][0] == kind and words in result[what][1]
+
+
+def test_the_end_of_one_rank_ends_all_with_what_was_recorded(found):
+    """With 2 ranks one gets a SIGINT, with 4 one is killed."""
+    *others, _ = range(found["ranks"])
+    killed = ENDINGS[found["ranks"]] == "killed"
+    assert found["codes"] == [0 for _ in others] + [-signal.SIGKILL if killed else 0]
+    for number in others:
+        assert found["ends"][number]["failure"][0] == "LostRankError"
+    assert [end["told"] for end in found["ends"]].count(True) == 1, "one of them says it"
+    [record] = (found["folder"] / "end").glob("*.json")
+    run = runs.load(record)
+    assert run.status == "interrupted" and run.curve[-1]["step"] >= 2
+    assert record.with_suffix(".ckpt").exists()
+
+
+def test_a_single_process_is_left_alone(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    before = signal.getsignal(signal.SIGTERM)
+    with distributed.group():
+        assert not dist.is_initialized() and signal.getsignal(signal.SIGTERM) is before
+        assert (distributed.rank(), distributed.ranks(), distributed.local_rank()) == (0, 1, 0)
+        model = nn.Linear(2, 2)
+        assert distributed.replicated(model) is model
+        assert distributed.together(lambda: 3) == distributed.from_rank_zero(lambda: 3) == 3
+    with pytest.raises(RuntimeError, match="gloo"), distributed.watching():
+        raise RuntimeError("no rank can be lost, whatever gloo says")
+
+
+# With torchrun
+
+LONG = ["train", "--model-option", "widths=8,8", "--activation", "tanh", "--epochs", "20", "--evaluate-every", "0",
+        "--json"]
+
+
+def torchrun(*arguments) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "cbn_lab.cli", *arguments]
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    task = f"/proc/{process.pid}/task/{process.pid}/children"
+    with open(task) as file:
+        return [int(number) for number in file.read().split()]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the ranks are found as Linux shows them")
+def test_a_run_whose_rank_is_killed_keeps_its_record_and_resumes(tmp_path, capsys):
+    arguments = [*LONG, "--out", str(tmp_path)]
+    process = torchrun(*arguments)
+    while process.poll() is None and not list(tmp_path.glob("*.json")):
+        time.sleep(0.01)
+    os.kill(children(process)[-1], signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    said = [line for line in err.splitlines() if line.startswith("cbn-lab:")]
+    assert process.returncode != 0
+    assert len(said) == 1 and "a rank was lost" in said[0] and "--resume goes on from the last checkpoint" in said[0]
+    [record] = tmp_path.glob("*.json")
+    assert runs.load(record).status == "interrupted" and json.loads(out.splitlines()[-1])["status"] == "interrupted"
+
+    assert cli.main([*arguments, "--resume"]) == 2
+    assert "begun on 2 ranks" in capsys.readouterr().err
+
+    process = torchrun(*arguments, "--resume")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])["record"] == str(record) and len(out.splitlines()) == 1
+    run = runs.load(record)
+    assert run.status == "finished" and not list(tmp_path.glob("*.ckpt*"))
+    assert [entry["step"] for entry in run.curve] == sorted({entry["step"] for entry in run.curve})
