@@ -25,6 +25,8 @@ class Locks:
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("*.lock"):
+            _clear(path)
         threading.Thread(target=self._renew, daemon=True).start()
         return self
 

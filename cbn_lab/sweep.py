@@ -80,17 +80,18 @@ def fill(configs: Sequence[TrainConfig], out, *, root=None, jobs: int | None = 1
     with _stoppable(), closing(place):
         plan = tasks(place.resolved(configs), out, root)
         missing, known = [task for task in plan if not task.ended()], [task.load() for task in plan if task.ended()]
-        interrupted = False
+        started, interrupted = [], False
         with Locks(out) as locks, Bar(plan, known, place.jobs) as bar:
             try:
-                _train(missing, locks, place, bar)
+                _train(missing, started, locks, place, bar)
             except KeyboardInterrupt:
                 interrupted = True
             finally:
                 place.close()  # while the locks are held
     records = {task.name: task.load() for task in plan if task.record.exists()}
     missing = [task.name for task in plan if not task.ended()]
-    return Summary(records, missing, bar.trained, bar.failures, interrupted)
+    trained = sum(task.ended() for task in started)
+    return Summary(records, missing, trained, bar.failures, interrupted)
 
 
 def main(configs: Sequence[TrainConfig], out: str, description: str, arguments: Sequence[str] | None = None, *,
@@ -131,8 +132,11 @@ def command(configs: Sequence[TrainConfig], out, *, root=None, jobs: int | None 
     return summary.exit_code
 
 
-def _train(missing: Sequence[Task], locks: Locks, place, bar: Bar) -> None:
-    """Every task that nobody else has in hand; then those that others had, until they are recorded."""
+def _train(missing: Sequence[Task], started: list[Task], locks: Locks, place, bar: Bar) -> None:
+    """Every task that nobody else has in hand; then those that others had, until they are recorded.
+
+    Those that are begun here are noted in `started`.
+    """
     waiting = deque(missing)
 
     def note(event: Event) -> None:
@@ -151,6 +155,7 @@ def _train(missing: Sequence[Task], locks: Locks, place, bar: Bar) -> None:
                 locks.release(task.name)
                 bar.found(task.name)
             else:
+                started.append(task)
                 place.start(task)
         place.work(note, LOOK_SECONDS)
 

@@ -28,7 +28,7 @@ class Bar:
     """
 
     def __init__(self, tasks: Sequence[Task], recorded: Sequence[runs.Run], jobs: int):
-        self.failures, self.trained, self._jobs = {}, 0, jobs
+        self.failures, self._jobs = {}, jobs
         self._kind = {task.name: kind(task.config) for task in tasks}
         self._work = {task.name: work(task.config) for task in tasks}
         self._done = dict.fromkeys(self._work, 0.0) | {runs.name(run.config): 1.0 for run in recorded}
@@ -43,6 +43,7 @@ class Bar:
             self._bar = tqdm(total=1.0, ncols=size.columns, nrows=size.lines,
                              bar_format="{percentage:3.0f}% |{bar}| {desc}")
             self._show()
+            self._bar.refresh()
         return self
 
     def __exit__(self, *_):
@@ -71,8 +72,6 @@ class Bar:
         if event.status == "failed":
             self.failures[event.name] = line
             line = f"failed: {event.name}: {line}"
-        else:
-            self.trained += 1
         tqdm.write(f"{self._counted()} {line}", file=sys.stderr)
 
     def _counted(self) -> str:
