@@ -36,7 +36,7 @@ HELP = {
     "validation_images": "hold out the last n training images and evaluate on them",
     "epochs": "passes over the training images",
     "batch_size": "images per step",
-    "lr": "peak learning rate of the one-cycle schedule, per step",
+    "lr": "peak learning rate of the schedule, per step",
     "momentum": "Nesterov momentum of SGD; 0 for plain SGD",
     "weight_decay": "added to the gradient as weight_decay * w",
     "decay_norm": "weight decay on gammas, shifts and biases as well",
@@ -51,6 +51,8 @@ HELP = {
     "log_every": "steps between two entries of the curve (default: 20 entries an epoch)",
     "sync_norm": "on several ranks, normalize by the moments of the joined batch",
     "ranks": "processes that share each batch, as many as torchrun starts; given, it is checked",
+    "schedule": "one_cycle, or steps: lr divided by 10 after 1/3, 2/3 and 8/9 of the epochs",
+    "image_size": "of an imagefolder: cut photographs of any size to this, decoded while training",
 }
 _PLAIN_LINES = 10  # in a run without a terminal
 
@@ -157,9 +159,17 @@ def train_parser() -> Parser:
     parser.add_argument("--out", default="runs", help="folder for records and checkpoints (default: %(default)s)")
     parser.add_argument("--root", help="folder with data sets, looked into first")
     parser.add_argument("--download", action="store_true", help="fetch CIFAR-10 or CIFAR-100 if it is nowhere")
+    parser.add_argument("--workers", type=_workers, help="processes that decode photographs, 0 for none of their own "
+                        "(default: one for each core); changes no number")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of equal settings, if any")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, on the last line")
     return parser
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text!r}")
+    return int(text)
 
 
 def _kind(field) -> dict:
@@ -226,7 +236,7 @@ def _options(arguments: list[str]):
 
     options = vars(train_parser().parse_args(arguments))
     out, as_json = Path(options.pop("out")), options.pop("json")
-    place = {name: options.pop(name) for name in ("root", "download", "resume")}
+    place = {name: options.pop(name) for name in ("root", "download", "resume", "workers")}
     for name in ("model_options", "norm_options"):
         if name in options:
             options[name] = dict(options[name])

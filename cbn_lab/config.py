@@ -15,9 +15,9 @@ from cbn_lab import distributed
 # (name, least value, whether None is allowed)
 _WHOLE_NUMBERS = (("epochs", 1, False), ("batch_size", 1, False), ("validation_images", 0, False),
                   ("evaluate_every", 0, False), ("seed", 0, False), ("train_images", 1, True), ("log_every", 1, True),
-                  ("crop_padding", 0, True), ("ranks", 1, False))
+                  ("crop_padding", 0, True), ("ranks", 1, False), ("image_size", 1, True))
 # Added after the first runs were recorded: left out of a record at their default, so that those runs keep their names.
-_LATER = ("cuda_graphs", "sync_norm", "ranks")
+_LATER = ("cuda_graphs", "sync_norm", "ranks", "schedule", "image_size")
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class TrainConfig:
     validation_images hold out the last n of the training split and evaluate on them after each epoch; the test split
                       is then evaluated once, after the last, and is for reporting, not for choosing
     model_options     sizes for `models.build`; norm_options: for every block
-    lr                peak learning rate of the one-cycle schedule, per step of `batch_size` images
+    lr                peak learning rate of the schedule, per step of `batch_size` images
     weight_decay      added to the gradient as weight_decay * w (not decoupled)
     decay_norm        whether gammas, shifts and biases (all 1-d parameters) decay too. Off by rule 4 of
                       results/PROTOCOL.md, which was tested with placement "complete" only: set it alike in comparisons
     crop_padding      pixels of zero padding before a random crop; flip: random mirror. None: the data set's recipe,
-                      which is 4 and True, for digits 1 and False
+                      which is 4 and True, for digits 1 and False, with an image_size 0 and True
     device            "auto", "cpu", "cuda", "cuda:1"
     precision         "fp32"; "bf16": autocast; "fp16": autocast with a scaled loss; "auto": bf16 where it is fast, else
                       fp16 on a GPU and fp32 on a CPU
@@ -46,6 +46,10 @@ class TrainConfig:
     sync_norm         with several ranks: normalize by the moments of the joined batch; else each rank by those of its
                       share, and rank 0's running statistics are the run's
     ranks             processes that share each batch (`cbn_lab.distributed`). 1 is replaced by as many as there are
+    schedule          of the learning rate: "one_cycle", or "steps": divided by 10 after 1/3, 2/3 and 8/9 of the epochs,
+                      without warm-up
+    image_size        for an image folder: cut this many pixels a side out of photographs of any size, decoded as they
+                      are needed (`cbn_lab.stream`; no crop_padding then). None: images of one size, held in memory
     """
 
     data: str = "digits"
@@ -73,6 +77,8 @@ class TrainConfig:
     cuda_graphs: bool = False
     sync_norm: bool = False
     ranks: int = 1
+    schedule: str = "one_cycle"
+    image_size: int | None = None
 
     def __post_init__(self):
         for name in ("lr", "momentum", "weight_decay"):
@@ -94,6 +100,8 @@ class TrainConfig:
             value = getattr(self, name)
             require(isinstance(value, bool) or (value is None and name == "flip"),
                     f"{name} must be True or False, got {value!r}")
+        require(self.schedule in ("one_cycle", "steps"),
+                f"schedule must be 'one_cycle' or 'steps', got {self.schedule!r}")
         require(self.precision in ("auto", "fp32", "bf16", "fp16"),
                 f"precision must be 'auto', 'fp32', 'bf16' or 'fp16', got {self.precision!r}")
         require(isinstance(self.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
@@ -127,7 +135,7 @@ class TrainConfig:
         if precision == "auto":
             precision = "bf16" if has_fast_bf16(device) else "fp32" if device == "cpu" else "fp16"
         self._require_fitting(device, distributed.ranks())
-        padding, flip = (1, False) if self.data == "digits" else (4, True)
+        padding, flip = (1, False) if self.data == "digits" else (4 if self.image_size is None else 0, True)
         return replace(self, device=device, precision=precision, ranks=distributed.ranks(),
                        crop_padding=padding if self.crop_padding is None else self.crop_padding,
                        flip=flip if self.flip is None else self.flip)

@@ -1,6 +1,6 @@
 """The one training loop: `train(config)` yields progress records, `fit(config)` runs to the end and records the run.
 
-SGD with Nesterov momentum and a one-cycle learning rate; images stay uint8 on the device and are cropped, flipped and
+SGD with Nesterov momentum, one-cycle or stepped learning rate; images stay uint8 on the device and are cropped, flipped and
 normalized there; bf16 autocast where the processor has bf16 units. Nothing waits for the device between two records.
 The order of the images, the crops and the flips depend on (seed, epoch) alone, so a run can stop and go on anywhere.
 """
@@ -56,15 +56,16 @@ class Progress:
         return numbers | self.evaluation
 
 
-def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = False,
-          download: bool = False) -> Iterator[Progress]:
+def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = False, download: bool = False,
+          workers: int | None = None) -> Iterator[Progress]:
     """Train and yield a `Progress` about 20 times an epoch; stop iterating to stop training.
 
-    `root` is the folder that holds the data, which is fetched only with `download=True`. With a `checkpoint` path the
+    `root` is the folder that holds the data, which is fetched only with `download=True`; `workers` processes decode
+    photographs (None: one for each core), which changes no number. With a `checkpoint` path the
     state is written there every half minute and after each epoch, and `resume=True` goes on from it. Raises
     DivergedError when the loss is not finite, and whatever `data.load` and `models.build` raise.
     """
-    trainer = Trainer(config, root=root, download=download)
+    trainer = Trainer(config, root=root, download=download, workers=workers)
     if resume and checkpoint is not None:
         trainer.restore(checkpoint, missing_ok=True)
     return trainer.run(checkpoint)
@@ -73,12 +74,13 @@ def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = Fal
 class Trainer:
     """What `train` is made of, for those who want the model: `Trainer(config).model`, `.run()`, `.evaluate()`."""
 
-    def __init__(self, config: TrainConfig, *, root=None, model: nn.Module | None = None, download: bool = False):
+    def __init__(self, config: TrainConfig, *, root=None, model: nn.Module | None = None, download: bool = False,
+                 workers: int | None = None):
         self.config = config = config.resolved()
         self.rank, self.ranks = distributed.rank(), distributed.ranks()
         if download and self.ranks > 1:  # one process of each machine fetches what the others then find
             distributed.together(lambda: None if distributed.local_rank() else _setup.splits(config, root, True))
-        self.model = distributed.together(lambda: self._begin(model, root, download))
+        self.model = distributed.together(lambda: self._begin(model, root, download, workers))
         if self.ranks > 1:
             distributed.require_equal(settings=runs.name(config.record()), images=self.sources(),
                                       weights=_setup.digest(self.model))
@@ -93,9 +95,9 @@ class Trainer:
         if self.ranks > 1:
             _setup.settle(self)
 
-    def _begin(self, model: nn.Module | None, root, download: bool) -> nn.Module:
+    def _begin(self, model: nn.Module | None, root, download: bool, workers: int | None) -> nn.Module:
         config = self.config
-        self.training, self.held_out = _setup.splits(config, root, download)
+        self.training, self.held_out = _setup.splits(config, root, download, workers)
         self.batch_size = min(config.batch_size, len(self.training))
         require(self.batch_size >= self.ranks, f"a batch of {self.batch_size} images cannot be shared by {self.ranks} "
                                                "ranks; use a larger batch_size or fewer ranks")
@@ -180,7 +182,7 @@ class Trainer:
                 raise
             raise ValueError(  # torch's own norms do not say what to do
                 f"a norm got one value per channel, which has no variance (mini-batch of {len(images)}): use a "
-                "batch_size of at least 2, or placement 'none'") from None
+                f"batch_size of at least {2 * self.ranks}, or placement 'none'") from None
 
     def _evaluation(self) -> Generator[None, None, dict]:
         """Held-out losses and accuracies where an evaluated epoch has just ended, else nothing."""
@@ -255,14 +257,14 @@ class Trainer:
 
 
 def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, download: bool = False,
-        on_progress: Callable[[Progress], None] | None = None) -> runs.Run:
+        workers: int | None = None, on_progress: Callable[[Progress], None] | None = None) -> runs.Run:
     """Train to the end and return the `Run`; with a folder `out` it is saved there, with a checkpoint on the way.
 
     Ctrl-C ends the run with status "interrupted", a loss that is not finite with "diverged" (then DivergedError
     is raised after saving). Either way what was recorded is kept, and `resume=True` goes on from the checkpoint.
     With several ranks, rank 0 records; a lost rank ends the run with status "interrupted" and LostRankError.
     """
-    trainer = Trainer(config, root=root, download=download)
+    trainer = Trainer(config, root=root, download=download, workers=workers)
     record = None if out is None else Path(out) / f"{runs.name(trainer.config.record())}.json"
     checkpoint = None if out is None else record.with_suffix(".ckpt")
     if out is not None:

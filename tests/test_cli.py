@@ -54,7 +54,7 @@ def test_every_setting_has_an_option_with_help_and_reaches_the_config():
         "--model-option depth=2 --norm-option norm=batch_norm --norm-option eps=1e-3 --train-images 9 "
         "--validation-images 1 --epochs 2 --batch-size 4 --lr 0.5 --momentum 0 --weight-decay 0 --no-decay-norm "
         "--crop-padding 2 --no-flip --seed 5 --device cpu --precision fp32 --no-compile --evaluate-every 0 "
-        "--log-every 3 --no-cuda-graphs --sync-norm --ranks 1".split())
+        "--log-every 3 --no-cuda-graphs --sync-norm --ranks 1 --schedule steps --image-size 64".split())
     assert options.model_options == [("width", 32), ("depth", 2)]
     assert options.norm_options == [("norm", "batch_norm"), ("eps", 1e-3)]
     assert options.activation == ("relu", "tanh") and options.placement == "before"

@@ -1,8 +1,10 @@
 """Streams of photographs: any size and kind of file, the usual cuts, and order and cuts of (seed, epoch) alone."""
 
 import io
+import json
 import multiprocessing
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cbn_lab import _photographs, data, stream
+from cbn_lab import _photographs, cli, data, models, stream, train
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -318,3 +320,96 @@ def test_layouts_that_are_wrong_are_named(own):
 def test_images_of_several_sizes_in_memory_name_the_way_out(photographs):
     with pytest.raises(data.DataError, match="expected squares of one size, so resize .*--image-size"):
         data.load(f"imagefolder:{photographs}", "train")
+
+
+# Training
+
+
+def arguments(photographs, tmp_path, *more):
+    return ["train", "--data", f"imagefolder:{photographs}", "--image-size", "32", "--model", "convnet",
+            "--model-option", "widths=4,8", "--epochs", "1", "--batch-size", "4", "--device", "cpu", "--out",
+            str(tmp_path), "--json", *more]
+
+
+def test_the_command_trains_resnet50_on_photographs(photographs, tmp_path, capsys):
+    given = arguments(photographs, tmp_path, "--model", "resnet50", "--workers", "2", "--batch-size", "6",
+                      "--train-images", "6", "--precision", "fp32", "--schedule", "steps", "--placement", "before")
+    given = [one for i, one in enumerate(given) if "--model-option" not in given[max(0, i - 1):i + 1]]
+    assert cli.main(given) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    record = json.loads(Path(result["record"]).read_text())
+    assert record["config"]["image_size"] == 32 and record["config"]["schedule"] == "steps"
+    assert record["config"]["data"] == "imagefolder:zoo" and record["config"]["crop_padding"] == 0
+    assert "workers" not in record["config"] and 0 <= result["test_accuracy"] <= 1
+    assert record["provenance"]["data_sources"]["train"].endswith("6 of its 12 images")
+    assert not multiprocessing.active_children()
+
+
+def test_the_number_of_workers_changes_no_number(photographs, tmp_path, capsys):
+    curves = []
+    for workers in ("0", "2"):
+        assert cli.main(arguments(photographs, tmp_path, "--workers", workers)) == 0
+        record = json.loads(Path(json.loads(capsys.readouterr().out.splitlines()[-1])["record"]).read_text())
+        curves.append([entry["loss"] for entry in record["curve"]])
+    assert curves[0] == curves[1]
+
+
+def test_a_run_that_stops_in_an_epoch_goes_on(photographs, tmp_path):
+    config = train.TrainConfig(data=f"imagefolder:{photographs}", image_size=16, epochs=2,
+                               model_options={"widths": [4]}, batch_size=4, device="cpu", precision="fp32", log_every=1)
+    whole = [(p.step, p.loss) for p in train.train(config, workers=0)]
+    trainer = train.Trainer(config, workers=2)
+    turns = trainer.run()
+    first = [(p.step, p.loss) for _, p in zip(range(4), turns, strict=False)]  # one step into the second epoch
+    trainer.save(tmp_path / "at.ckpt")
+    turns.close()
+    assert not multiprocessing.active_children()
+    rest = [(p.step, p.loss) for p in train.train(config, checkpoint=tmp_path / "at.ckpt", resume=True, workers=0)]
+    assert first + rest == whole and len(whole) == 6
+
+
+def test_settings_that_do_not_fit_are_named(photographs, tmp_path, capsys):
+    for more, sentence in ((("--crop-padding", "4"), "crop_padding=4 is for images of one size"),
+                           (("--workers", "-1"), "expected a whole number, 0 or more, got '-1'"),
+                           (("--image-size", "0"), "image_size must be at least 1"),
+                           (("--schedule", "cosine"), "schedule must be 'one_cycle' or 'steps', got 'cosine'"),
+                           (("--data", "digits"), "image_size=32 is for imagefolder:PATH")):
+        assert cli.main(arguments(photographs, tmp_path, *more)) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+
+
+# The recipe
+
+
+@pytest.mark.parametrize("epochs", [9, 90])
+def test_the_rate_is_divided_by_ten_where_the_usual_recipe_does(epochs):
+    config = train.TrainConfig(epochs=epochs, batch_size=128, lr=0.1, schedule="steps", device="cpu",
+                               train_images=256, model_options={"widths": [2]})
+    trainer = train.Trainer(config)
+    rates = []
+    for _ in range(trainer.steps):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.optimizer.step()
+        trainer.schedule.step()
+    steps = trainer.steps_per_epoch
+    for epoch_number, rate in ((0, 0.1), (epochs // 3, 0.01), (2 * epochs // 3, 0.001), (8 * epochs // 9, 0.0001)):
+        assert rates[epoch_number * steps] == pytest.approx(rate)
+        assert epoch_number == 0 or rates[epoch_number * steps - 1] == pytest.approx(10 * rate)
+
+
+def test_one_cycle_stays_the_default_and_records_keep_their_names():
+    record = train.TrainConfig().record()
+    assert "schedule" not in record and "image_size" not in record
+    assert train.TrainConfig(schedule="steps").record()["schedule"] == "steps"
+
+
+def test_operations_of_resnet50():
+    """The figure of the cost at the top of cbn_lab.stream, and of the published tables: 4.09 G multiply-adds."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = models.build("resnet50", num_classes=1000, image_size=224, placement="before").eval().to("meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, 3, 224, 224, device="meta"))
+    assert counter.get_total_flops() == pytest.approx(2 * 4.09e9, rel=0.001)
+    assert 90 * 1_281_167 * 3 * counter.get_total_flops() == pytest.approx(2.8e18, rel=0.02)
