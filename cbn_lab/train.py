@@ -1,8 +1,9 @@
 """The one training loop: `train(config)` yields progress records, `fit(config)` runs to the end and records the run.
 
-SGD with Nesterov momentum, one-cycle or stepped learning rate; images stay uint8 on the device and are cropped, flipped and
-normalized there; bf16 autocast where the processor has bf16 units. Nothing waits for the device between two records.
-The order of the images, the crops and the flips depend on (seed, epoch) alone, so a run can stop and go on anywhere.
+SGD with Nesterov momentum and a one-cycle or stepped learning rate; images stay uint8 on the device and are cropped,
+flipped and normalized there (photographs: cut by the processes that decode them); bf16 autocast where the processor has
+bf16 units. Nothing waits for the device between two records. The order of the images, the crops and the flips depend on
+(seed, epoch) alone, so a run can stop and go on anywhere.
 """
 
 import time
