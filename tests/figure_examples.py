@@ -169,6 +169,9 @@ EXAMPLES = {
         {m: [5 - 5 * (1 - m) ** k + 0.3 * math.sin(7 * k) for k in range(1, 60)] for m in (0.1, 0.01)}, start=0.0,
         target=5.0),
     "seed_paths": lambda: figures.seed_paths({"train": _paths(), "eval": _paths(4)}, xlabel="step", ylabel="loss"),
+    "seed_strip": lambda: figures.seed_strip(
+        [run for run in _small() if run.config["activation"] == "sigmoid" and run.config["placement"] != "none"],
+        own=[run for run in _of("complete")["complete"] if run.config["seed"] == 1]),
     "slack_meter": lambda: figures.slack_meter(chain().evaluate(meters.meter(broken="a kink"))),
     "speed_ladder": lambda: figures.speed_ladder(
         {"a CPU": _speeds("a CPU (CPU)", 700.0), "yours, now": _speeds("a GPU", 2300.0)}),

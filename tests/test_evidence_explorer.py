@@ -1,0 +1,114 @@
+"""The recorded-runs explorer of notebook 09, and the parts of the evidence that it shows."""
+
+from dataclasses import replace
+
+import pytest
+
+from cbn_lab import figures, recordings, runs, start, widgets
+from cbn_lab.widgets import evidence
+
+DIGITS = [run for run in start.records() if run.config["activation"] in ("sigmoid", "relu")]
+SIGMOID = {p: evidence.of_arm(DIGITS, "sigmoid", p) for p in ("before", "complete")}
+
+
+def _shifted(arm, by):
+    """The same runs with every accuracy changed, seed by seed."""
+    return [replace(run, final=run.final | {"test_accuracy": run.final["test_accuracy"] + shift})
+            for run, shift in zip(arm, by, strict=True)]
+
+
+def test_the_parts_are_of_one_setting_each_and_hold_each_seed_once():
+    found = recordings.parts()
+    assert any("notebook 00" in label for label in found) and any("8 epochs" in label for label in found)
+    for label, part in found.items():
+        arms = [(run.config["activation"], str(run.config["placement"]), run.config["seed"]) for run in part]
+        assert len(set(arms)) == len(arms), label
+        if "tuned" not in label:
+            assert figures.placement_grid(part, "train_loss").alt
+        assert {run.config["seed"] for run in part} <= {0, 1, 2, 3, 4}
+
+
+def test_parts_without_records_are_left_out(tmp_path):
+    (tmp_path / "grid").mkdir()
+    assert list(recordings.parts(tmp_path)) == ["digits, six-layer ConvNet, 10 epochs (notebook 00)"]
+    (tmp_path / "grid" / "damaged.json").write_text("{")
+    with pytest.raises(runs.RecordError, match="damaged.json"):
+        recordings.parts(tmp_path)
+
+
+@pytest.mark.parametrize(("by", "said"), [
+    ([0.01, 0.02, 0.012], "+1.4 (+1.0 to +2.0, 3 seeds) points, decided"),
+    ([-0.01, -0.02, -0.012], "-1.4 (-2.0 to -1.0, 3 seeds) points, decided"),
+    ([0.01, -0.02, 0.05], "points, not decided"),
+    ([0.0, 0.0, 0.0], "+0.0 (+0.0 to +0.0, 3 seeds) points, not decided")])
+def test_the_difference_is_judged_by_the_rule_of_the_protocol(by, said):
+    base = SIGMOID["before"]
+    other = [replace(run, config=run.config | {"placement": "after"}) for run in _shifted(base, by)]
+    assert said in evidence.difference(other, base, "test_accuracy")
+
+
+def test_few_seeds_no_pairs_and_an_arm_against_itself_are_said():
+    ours, theirs = SIGMOID["complete"], SIGMOID["before"]
+    assert "too few seeds to decide" in evidence.difference(ours[:2], theirs, "test_accuracy")
+    assert "no finished seed in common" in evidence.difference(ours[:1], theirs[1:], "test_accuracy")
+    assert "no finished seed in common" in evidence.difference(ours, theirs, "validation_accuracy")
+    assert "compared with itself" in evidence.difference(ours, ours, "test_accuracy")
+
+
+def test_an_arm_that_is_not_recorded_is_named_with_those_that_are():
+    with pytest.raises(ValueError, match="no run of tanh with complete .* there are: .*sigmoid complete"):
+        widgets.compared(DIGITS, "tanh", "complete", "before")
+
+
+def test_an_own_run_is_a_star_with_its_place_among_the_recorded_seeds():
+    mine = replace(SIGMOID["complete"][0], config=SIGMOID["complete"][0].config | {"seed": 100},
+                   final={"test_accuracy": 1.0, "train_loss": 0.1})
+    alone = figures.seed_strip([*SIGMOID["complete"], *SIGMOID["before"]])
+    both = figures.seed_strip([*SIGMOID["complete"], *SIGMOID["before"]], own=[mine])
+    assert "your seed 100 100.0, above 3 of 3 recorded" in both.alt and "your seed" not in alone.alt
+    stars = [line for line in both.fig.axes[0].lines if line.get_marker() == "*" and len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in stars] == [[100.0]]
+
+
+def test_the_strip_refuses_a_mixture():
+    with pytest.raises(ValueError, match="one activation, got sigmoid, relu"):
+        figures.seed_strip([run for run in DIGITS if run.config["placement"] == "before"])
+    other = replace(SIGMOID["complete"][0], config=SIGMOID["complete"][0].config | {"lr": 0.5})
+    with pytest.raises(ValueError, match="differ in lr"):
+        figures.seed_strip(SIGMOID["complete"], own=[other])
+
+
+def test_tuned_arms_are_drawn_as_one_setting():
+    tuned = [replace(run, config=run.config | {"lr": 0.3 if run.config["placement"] == "complete" else 0.1})
+             for run in DIGITS]
+    assert "complete minus before" in widgets.compared(tuned, "sigmoid", "complete", "before").alt
+
+
+def test_a_recorded_run_becomes_settings_to_train_again():
+    config = evidence.settings(DIGITS[0], 100)
+    assert config.record() == DIGITS[0].config | {"seed": 100}
+
+
+def test_menus_change_the_picture_and_a_live_run_becomes_a_star():
+    view = widgets.evidence_explorer({"digits": DIGITS})
+    first = view.explorer.image.value
+    assert "complete minus before" in view.figure().alt and "sigmoid" in view.figure().alt
+    view.controls["compared with"].value = "after"
+    assert view.explorer.image.value != first and "complete minus after" in view.explorer.caption.value
+    view.live.start()
+    assert view.error is None and "your seed 100" in view.explorer.caption.value
+    assert [run.config["seed"] for run in view.live.runs] == [100]
+
+
+def test_a_missing_arm_is_said_in_one_line_and_the_menus_stay_usable():
+    some = [run for run in DIGITS if not (run.config["activation"] == "relu" and run.config["placement"] == "both")]
+    view = widgets.evidence_explorer({"digits": some})
+    view.controls["activation"].value, view.controls["placement"].value = "relu", "both"
+    assert "no run of relu with both" in str(view.error)
+    view.controls["placement"].value = "after"
+    assert view.error is None
+
+
+def test_no_records_are_refused():
+    with pytest.raises(ValueError, match="no recorded runs"):
+        widgets.evidence_explorer({"digits": []})
