@@ -235,6 +235,7 @@ def _require_alike(configs: list[TrainConfig]) -> None:
         other = [name for name, value in asdict(config).items() if value != first[name] and name not in MAY_DIFFER]
         require(not other, f"the runs of a stack may differ in {', '.join(MAY_DIFFER)} alone, these also in "
                 f"{', '.join(other)}; make a stack of each")
+    require(configs[0].image_size is None, "a stack keeps its images in memory: leave image_size out")
     require(configs[0].precision in ("fp32", "bf16"), f"a stack trains in fp32 or bf16, got {configs[0].precision}")
     require(not (configs[0].compile or configs[0].cuda_graphs), "a stack is not compiled: set compile and cuda_graphs "
             "to False")

@@ -107,6 +107,7 @@ def test_a_stack_ends_when_all_have_diverged():
     ([TINY, replace(TINY, epochs=3)], "seed, lr, weight_decay alone, these also in epochs"),
     ([TINY, replace(TINY, placement="before", batch_size=8)], "placement, batch_size"),
     ([replace(TINY, precision="fp16")], "fp32 or bf16, got fp16"),
+    ([replace(TINY, data="imagefolder:zoo", image_size=32)], "keeps its images in memory: leave image_size out"),
 ])
 def test_what_cannot_be_stacked(configs, message):
     with pytest.raises(ValueError, match=message):
