@@ -14,8 +14,22 @@ import torch
 
 import cbn_lab
 from cbn_lab import bench, models, share
-from cbn_lab.bench import block, gpu, imports, live, measure, playground, probes, student, throughput
+from cbn_lab.bench import (
+    block,
+    gpu,
+    imports,
+    kernels,
+    limits,
+    live,
+    measure,
+    playground,
+    probes,
+    stack,
+    student,
+    throughput,
+)
 from cbn_lab.bench.measure import Row
+from cbn_lab.train import TrainConfig, Trainer
 
 TINY = ((4, 3, 6, 6), 5)
 
@@ -183,3 +197,112 @@ def test_live_training_is_measured_with_one_widget_and_with_two(monkeypatch):
     assert [(row.limit, row.sense) for row in rows[:4]] == [(2.0, ">="), (1 / 3, "<="), (1.0, "<="), (1.0, "<=")]
     assert [row.limit for row in rows[4:]] == [None, 1 / 3, 1.0, 1.0]
     assert all(row.value >= 0 for row in rows) and rows[2].value > 0 and len(rows[3].seconds["stop"]) == 2
+
+
+def net(**change) -> TrainConfig:
+    return replace(TrainConfig(model="convnet", model_options={"widths": (4, 6)}, train_images=16, device="cpu",
+                               precision="fp32", placement="before"), **change)
+
+
+def counted(config: TrainConfig) -> list[kernels.Kernel]:
+    return kernels.count(Trainer(replace(config, batch_size=n)) for n in (2, 4))
+
+
+@pytest.mark.parametrize("change", [{}, {"placement": "complete", "precision": "bf16"}, {"model": "mlp",
+                                                                                        "model_options": {"width": 4}}])
+def test_operations_are_those_of_torchs_counter(change):
+    trainer = Trainer(net(batch_size=8, **change))
+    batches = trainer.training.shuffled(0, 0, 8, pad=1)
+    trainer.model.train()
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as expected:
+        trainer._sgd_step(*next(batches))
+    assert sum(k.flop for k in counted(net(**change))) == pytest.approx(expected.get_total_flops() / 8)
+
+
+def test_operations_of_a_convolution_by_hand():
+    """2 per multiply-add, 9 taps: forward once, backward twice, the first layer without a gradient of its input."""
+    first, second, head = 64 * 4 * 1 * 9, 16 * 6 * 4 * 9, 10 * 6
+    assert sum(k.flop for k in counted(net())) == 2 * (2 * first + 3 * second + 3 * head)
+
+
+@pytest.mark.parametrize("precision, size", [("fp32", 4), ("bf16", 2)])
+def test_a_fused_norm_moves_eight_maps(precision, size):
+    maps = size * (64 * 4 + 16 * 6)  # bytes of the two layers' maps
+    for placement, norms in (("before", 1), ("complete", 1), ("both", 2), ("none", 0)):
+        found = counted(net(placement=placement, precision=precision))
+        assert sum(k.bytes for k in found if k.kind == "norm") == 8 * maps * norms
+        assert all(k.bytes >= 0 and k.step_bytes >= 0 for k in found)
+
+
+def test_the_bytes_of_relu_and_of_the_optimizer_by_hand():
+    found = counted(net())
+    maps = 4 * (64 * 4 + 16 * 6)
+    relu = [k for k in found if k.name in ("relu", "threshold_backward")]
+    assert sum(k.bytes for k in relu) == 5 * maps  # read, write; output and gradient read, gradient written
+    weights = sum(p.numel() for p in Trainer(net()).model.parameters())
+    sgd = [k for k in found if k.kind == "optimizer"]
+    assert {k.bytes for k in sgd} == {0} and sum(k.step_bytes for k in sgd) == pytest.approx(20 * weights, rel=0.05)
+
+
+def test_steps_of_different_operations_are_not_compared():
+    with pytest.raises(ValueError, match="steps on 2 and on 4 images are not made of the same operations"):
+        kernels.count([Trainer(net(batch_size=2)), Trainer(net(batch_size=4, placement="none"))])
+
+
+def test_limits_lie_below_what_operations_and_what_bytes_allow(monkeypatch):
+    monkeypatch.setattr(limits.data, "available", lambda root: {"cifar10": "missing: the test brings its own"})
+    tiny = {"convnet": {"model_options": {"widths": (4,)}}}
+    rows, skipped, sources = limits.measure(repeats=1, nets=tiny, timed=("convnet",), batch_size=8, steps=1)
+    assert skipped is None and sources["train"].startswith("random.npz")
+    assert len(rows) == len(limits.PLACEMENTS) * (2 + len(limits.SHEETS) + 1)
+    for row in rows:
+        if "limit on" in row.name:
+            assert row.value <= min(row.notes["operations_alone"], row.notes["bytes_alone"]) * (1 + 1e-9)
+            assert 1e6 / sum(row.notes["microseconds_per_image"].values()) == pytest.approx(row.value, rel=0.05)
+        if "here" in row.name:
+            assert row.value > 0 and sum(row.notes["share_of_time"].values()) == pytest.approx(1, abs=0.01)
+            busy = {kind for kind, share in row.notes["share_of_time"].items() if share > 0}
+            assert busy >= {"convolution, product", "norm", "elementwise", "data", "optimizer"}
+            assert row.value * row.notes["limit"] == pytest.approx(row.notes["images_per_second"], rel=0.01, abs=1)
+    by_name = {row.name: row.value for row in rows}
+    assert by_name["convnet, before: limit on NVIDIA H200"] > by_name["convnet, before: limit on NVIDIA T4"]
+
+
+def test_the_gpu_entry_runs_on_a_processor_at_toy_size(tmp_path):
+    place = throughput.random_images(str(tmp_path), 64)
+    toy = net(data=place, model="resnet9", model_options={"width": 2}, batch_size=16, train_images=64, epochs=1)
+    rows, skipped, sources = gpu.measure(
+        repeats=2, device="cpu", place=place, batch_size=8, steps=2, models={"convnet": {"widths": (4,)}},
+        ways={"eager": {}, "again": {"log_every": 2}}, recipe=lambda seed: replace(toy, seed=seed))
+    assert skipped is None and "train" in sources
+    assert [row.name.split(",")[-1].strip() for row in rows] == [
+        "eager", *(f"time of {p} over before" for p in gpu.PLACEMENTS[1:]), "time again over eager",
+        "training time of the recipe for 94 %", "mean of 3 seeds"]
+    limited = {row.name: row.limit for row in rows if row.limit is not None}
+    assert limited == {"convnet, time of complete over before": 1.10,
+                       "test accuracy of the recipe, mean of 3 seeds": 0.94}
+    seconds, accuracy = rows[-2:]
+    assert len(seconds.seconds["run"]) == len(accuracy.notes["test_accuracy"]) == 3 and not accuracy.passed
+    with pytest.raises(ValueError, match="more than the 64"):
+        gpu.measure(repeats=2, device="cpu", place=place, batch_size=64, steps=2)
+
+
+def test_the_recipe_for_94_is_our_layer_on_the_whole_of_cifar10_without_tricks():
+    config = gpu.to_94(5)
+    assert (config.seed, config.placement, config.train_images, config.validation_images) == (5, "complete", None, 0)
+    assert models.block_count(config.model, **config.model_options) == 8
+
+
+def test_stacks_are_timed_beside_single_runs(monkeypatch):
+    monkeypatch.setattr(stack, "NETS", 2)
+    rows, skipped, sources = stack.measure(repeats=1, settings={"mlp": {
+        "model": "mlp", "model_options": {"width": 4}, "batch_size": 8, "device": "cpu"}}, steps=2)
+    assert skipped is None and "digits" in sources["train"]
+    assert [row.name for row in rows] == ["one by one over a stack of 2, mlp"] and rows[0].value > 0
+
+
+def test_what_a_gpu_gives_has_a_file_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    for entry, name in (("limits", "limits-nvidia-h200.json"), ("block", "block.json")):
+        assert bench.save(entry, [Row("a", 1.0)], {}, tmp_path).name == name

@@ -6,7 +6,10 @@
     playground   seconds from a change in the playground to its new diagram and statistics
     live         training in a widget: pictures a second, share of the time spent on drawing, seconds that Stop takes
     imports      seconds that `import cbn_lab` and its training path add to `import torch`
-    gpu          images/s of ResNet-18 and the ConvNet for each placement; skipped without a GPU
+    stack        small nets trained at once (`cbn_lab.stack`) over the same nets one after the other
+    limits       operations and bytes of a training image, the speed that they allow, and how far from it we are
+    gpu          images/s of ResNet-18 and the ConvNet by placement, compiled, in CUDA graphs; the time to 94 % on
+                 CIFAR-10; skipped without a GPU
 
 The arms of a comparison alternate (A B A B ...), with the same number of threads. A ratio is the median over the
 repeats of one arm's time over the other's in the same repeat, so that slow drifts of the machine cancel; the records
@@ -15,12 +18,14 @@ keep every time. Submodules are imported when an entry runs.
 
 import json
 import os
+import re
 from importlib import import_module
 from pathlib import Path
 
 from cbn_lab.bench.measure import Row
 
-ENTRIES = ("imports", "block", "throughput", "probes", "playground", "live", "gpu")
+ENTRIES = ("imports", "block", "throughput", "probes", "playground", "live", "stack", "limits", "gpu")
+ON_GPU = ("stack", "limits", "gpu")  # on the GPU where there is one; the others measure the processor
 LEAST_REPEATS = 5
 
 
@@ -47,12 +52,18 @@ def table(rows: list[Row]) -> str:
 
 
 def save(entry: str, rows: list[Row], sources: dict[str, str], out) -> Path:
-    """Write one entry's rows and where they come from; the file appears whole or not at all."""
+    """Write one entry's rows and where they come from; the file appears whole or not at all.
+
+    What was measured on a GPU gets a file of that GPU: limits-nvidia-h200.json beside limits.json.
+    """
+    import torch
+
     from cbn_lab import runs
 
-    device = "cuda" if entry == "gpu" else "cpu"
+    device = "cuda" if entry in ON_GPU and torch.cuda.is_available() else "cpu"
     record = {"entry": entry, "rows": [row.record() for row in rows], "provenance": runs.provenance(device, sources)}
-    path = Path(out) / f"{entry}.json"
+    gpu = re.sub(r"[^a-z0-9]+", "-", runs.device_name(device).lower()) if device == "cuda" else ""
+    path = Path(out) / f"{'-'.join(filter(None, (entry, gpu)))}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".json.part")
     temporary.write_text(json.dumps(record, indent=1) + "\n")
