@@ -175,7 +175,7 @@ def test_ablation_has_a_panel_per_activation_and_a_row_per_structure():
     values = [100 * _run("after", "tanh", s).final["validation_accuracy"] for s in (0, 1)]
     (dots,) = (line for line in tanh.lines if line.get_linestyle() == "None")
     assert np.allclose([x for x, row in dots.get_xydata() if row == 1], values) and len(dots.get_xydata()) == 8
-    (means,) = tanh.collections
+    (means,) = (lines for lines in tanh.collections if lines.get_label() != "_row")
     assert np.allclose(means.get_segments()[1], [(fmean(values), 0.64), (fmean(values), 1.36)])
     vanilla = fmean(100 * _run("before", "tanh", s).final["validation_accuracy"] for s in (0, 1))
     assert f"vanilla BN {vanilla:.1f}" in figure.alt.split("tanh:")[1]

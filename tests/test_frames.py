@@ -12,7 +12,7 @@ from cbn_lab import figures
 from cbn_lab.figures.frames import CurveFrames
 from cbn_lab.figures.letters import Canvas
 
-ARMS = {"before": [_run("before", seed=s) for s in range(2)], "live": [_run("complete")],
+ARMS = {"before": [_run("before", seed=s) for s in range(2)], "live": [_run("complete", seed=s) for s in range(2)],
         "a second arm with a long label": [_run("none", activation="tanh")]}
 PICTURES = st.fixed_dictionaries({"records": st.integers(0, 12), "arms": st.integers(1, 3),
                                   "upto": st.sampled_from([None, 0.0, 1.5, 3.0]), "high": st.booleans()})

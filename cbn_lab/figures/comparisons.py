@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from cbn_lab import activations
 from cbn_lab.figures.selection import accuracies, activations_of, finals, missing, paired, readable, setting, spread
-from cbn_lab.figures.style import Figure, Mark, axes, mark, nth_mark, styled
+from cbn_lab.figures.style import STYLE, Figure, Mark, axes, mark, nth_mark, styled
 
 
 @styled
@@ -105,9 +105,14 @@ def _ablation_axes(labels, names):
     """One panel per activation, beside labels that may be long."""
     left = 0.3 + 0.082 * max(map(len, labels))  # inches; 0.082 is a letter of a tick label
     size = left + max(1.75 * len(names), 3.5), 1.3 + 0.36 * len(labels)
-    fig, panels = axes(len(names), size=size, margins=(left, 0.15, 0.7, 0.4, 0.2), sharex=True, sharey=True)
+    fig, panels = axes(len(names), size=size, margins=(left, 0.15, 0.7, 0.4, 0.2), sharex=True)
     panels[0].set_yticks(range(len(labels)), labels)
-    panels[0].set_ylim(len(labels) - 0.5, -0.5)
+    for axis in panels:
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+    for axis in panels[1:]:  # a line is drawn in a tenth of the time that a tick without a label takes
+        axis.set_yticks([])
+        axis.hlines(range(len(labels)), 0, 1, transform=axis.get_yaxis_transform(), zorder=0.5, label="_row",
+                    color=STYLE["grid.color"], linewidth=STYLE["grid.linewidth"])
     return fig, panels
 
 
