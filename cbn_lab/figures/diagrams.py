@@ -173,7 +173,7 @@ def _half_width(step: Step) -> float:
 def _box(axis, x, y, step: Step, *, marked: bool) -> None:
     half = _half_width(step)
     corner = _CORNER.get(step.kind, 0.06)
-    axis.add_patch(FancyBboxPatch(
+    axis.add_artist(FancyBboxPatch(  # not add_patch, which would measure it for axis limits that stand already
         (x - half, y - _HEIGHT / 2), 2 * half, _HEIGHT, boxstyle=f"round,pad=0,rounding_size={corner}",
         facecolor=_FILL[step.kind], edgecolor=_MARKED if marked else "black",
         linewidth=3.2 if marked else 2.0 if step.kind == "norm" else 1.0,
