@@ -38,14 +38,11 @@ class Cluster:
         self._ray, self._jobs, self._prepare = ray, jobs, prepare
         self._commit = runs.commit()
         self._running: dict[object, Task] = {}
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-        if address == "local":
-            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-            ray.init(address="local", num_cpus=jobs or cores(), include_dashboard=False, _node_ip_address="127.0.0.1",
-                     object_store_memory=_OBJECT_STORE, **quiet)
-        else:
-            package = str(Path(cbn_lab.__file__).parent)
-            ray.init(address=address, runtime_env={"py_modules": [package]}, **quiet)
+        try:
+            ray.init(**_how(address, jobs), log_to_driver=False, logging_level="ERROR")
+        except Exception as error:  # Ray raises many kinds, and plain Exception
+            ray.shutdown()
+            raise ValueError(f"Ray at {address!r} could not be reached or started: {sentence(error)}") from error
 
     def resolved(self, configs: Sequence[TrainConfig]) -> list[TrainConfig]:
         """The settings as they are meant where they will be trained."""
@@ -108,6 +105,15 @@ class Cluster:
             self._ray.cancel(reference, force=True)
         self._running = {}
         self._ray.shutdown()
+
+
+def _how(address: str, jobs: int | None) -> dict:
+    """Arguments of ray.init."""
+    if address != "local":
+        return {"address": address, "runtime_env": {"py_modules": [str(Path(cbn_lab.__file__).parent)]}}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    return {"address": "local", "num_cpus": jobs or cores(), "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1", "object_store_memory": _OBJECT_STORE}
 
 
 def _run(name: str, config: TrainConfig, root: str | None, prepare: Callable | None) -> tuple[Event, str | None]:
