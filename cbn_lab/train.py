@@ -8,7 +8,6 @@ bf16 units. Nothing waits for the device between two records. The order of the i
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 
 from cbn_lab import _checkpoint, _evaluation, _recording, _setup, data, distributed, runs
 from cbn_lab._evaluation import evaluate
+from cbn_lab._progress import DivergedError, Progress, require_finite
 from cbn_lab._setup import initial_model
 from cbn_lab.config import TrainConfig, require
 
@@ -25,46 +25,14 @@ __all__ = ["DivergedError", "Progress", "TrainConfig", "Trainer", "evaluate", "f
 CHECKPOINT_SECONDS = 30.0  # least time between two checkpoints
 
 
-class DivergedError(RuntimeError):
-    """The loss stopped being finite; the message says at which step and what to try."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands. Loss (nats) and accuracy are means over the training batches since the last record.
-
-    `lr` is the rate of the next step; `seconds` and `images_per_second` count training alone, not evaluation.
-    """
-
-    step: int
-    steps: int
-    epoch: float
-    loss: float
-    accuracy: float
-    lr: float
-    images_per_second: float
-    seconds: float
-    evaluation: dict = field(default_factory=dict)
-
-    @property
-    def remaining_seconds(self) -> float:
-        return self.seconds / self.step * (self.steps - self.step)
-
-    def entry(self) -> dict:
-        """For the curve of a recorded run."""
-        numbers = asdict(self)
-        del numbers["steps"], numbers["evaluation"]
-        return numbers | self.evaluation
-
-
 def train(config: TrainConfig, *, root=None, checkpoint=None, resume: bool = False, download: bool = False,
           workers: int | None = None) -> Iterator[Progress]:
     """Train and yield a `Progress` about 20 times an epoch; stop iterating to stop training.
 
     `root` is the folder that holds the data, which is fetched only with `download=True`; `workers` processes decode
-    photographs (None: one for each core), which changes no number. With a `checkpoint` path the
-    state is written there every half minute and after each epoch, and `resume=True` goes on from it. Raises
-    DivergedError when the loss is not finite, and whatever `data.load` and `models.build` raise.
+    photographs (None: one for each core), which changes no number. With a `checkpoint` path the state is written there
+    every half minute and after each epoch, and `resume=True` goes on from it. Raises DivergedError when the loss is not
+    finite, and whatever `data.load` and `models.build` raise.
     """
     trainer = Trainer(config, root=root, download=download, workers=workers)
     if resume and checkpoint is not None:
@@ -148,7 +116,7 @@ class Trainer:
         began = time.perf_counter()
         numbers = distributed.summed(torch.cat([torch.stack(losses).double(), correct.double()[None]]).cpu())
         losses, correct = numbers[:-1] / self.ranks, int(numbers[-1])
-        self._require_finite(losses)
+        require_finite(losses, self)
         self.step += count
         self.epoch_loss += float(losses.sum())
         took += time.perf_counter() - began
@@ -230,17 +198,6 @@ class Trainer:
     def _input_dtype(self) -> torch.dtype:
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.precision, torch.float32)
 
-    def _require_finite(self, losses: torch.Tensor) -> None:
-        bad = (~torch.isfinite(losses)).nonzero()
-        if len(bad):
-            step = self.step + int(bad[0]) + 1
-            config = self.config
-            unnormalized = " or a placement with a normalization" if config.placement == "none" else ""
-            raise DivergedError(
-                f"the loss is {float(losses[bad[0]])} at step {step} of {self.steps} (peak learning rate "
-                f"{config.lr:g}): most likely the learning rate is too high; try lr={config.lr / 3:.2g}{unnormalized}"
-                f"{', or precision fp32' if config.precision != 'fp32' else ''}")
-
     def save(self, path) -> None:
         """Write a checkpoint, on rank 0; the file appears whole or not at all."""
         _checkpoint.write(self, path)
@@ -266,27 +223,13 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, downl
     With several ranks, rank 0 records; a lost rank ends the run with status "interrupted" and LostRankError.
     """
     trainer = Trainer(config, root=root, download=download, workers=workers)
-    record = None if out is None else Path(out) / f"{runs.name(trainer.config.record())}.json"
-    checkpoint = None if out is None else record.with_suffix(".ckpt")
-    if out is not None:
-        distributed.from_rank_zero(lambda: _recording.require_no_other_data(record, trainer.sources()))
-        if resume and not trainer.restore(checkpoint, missing_ok=True):
-            distributed.from_rank_zero(lambda: _recording.require_no_other_ranks(record, trainer.config.record()))
-    provenance = _recording.provenance(trainer)  # now: files may be edited during the run
-
-    def save(status: str) -> runs.Run:
-        final = trainer.final() if status == "finished" else {}
-        run = runs.Run(trainer.config.record(), trainer.curve, final, provenance, status)
-        if out is not None and trainer.rank == 0:
-            runs.save(run, out)
-        return run
-
+    record = _recording.Record(trainer, out, resume)
     status, failure = "finished", None
     try:
         with distributed.watching():
-            for progress in trainer.run(checkpoint):
+            for progress in trainer.run(record.checkpoint):
                 if trainer.ranks > 1 and trainer.saved_at == trainer.step:  # a rank may be killed, this one included
-                    save("interrupted")
+                    record.save("interrupted")
                 if on_progress is not None:
                     on_progress(progress)
     except KeyboardInterrupt:
@@ -295,10 +238,7 @@ def fit(config: TrainConfig, *, out=None, root=None, resume: bool = False, downl
         status, failure = "interrupted", error
     except DivergedError as error:
         status, failure = "diverged", error
-    run = save(status)
-    if out is not None and status != "interrupted" and trainer.rank == 0:
-        for file in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed write left half done
-            file.unlink(missing_ok=True)
+    run = record.save(status)
     if failure is not None:
         raise failure
     return run
