@@ -182,9 +182,15 @@ def test_each_change_in_the_playground_is_timed_until_its_picture(monkeypatch):
     rows, skipped, sources = playground.measure(repeats=2)
     assert skipped is None and "digits" in sources["train"]
     assert [row.name for row in rows] == [f"{change}, {net}" for net in ("convnet", "other")
-                                          for change in playground.CHANGES]
+                                          for change in playground.CHANGES] + list(playground.EXPLORERS)
     assert all(len(row.seconds["change"]) == 2 and min(row.seconds["change"]) > 0 for row in rows)
-    assert [row.limit for row in rows] == [playground.LIMIT] * 3 + [None] * 3
+    assert [row.limit for row in rows] == [playground.LIMIT] * 3 + [None] * 3 + [playground.LIMIT] * 4
+
+
+def test_an_explorer_that_shows_nothing_new_is_not_timed():
+    meter, _ = playground._slack_meter()
+    with pytest.raises(RuntimeError, match="slow: no new picture"):
+        playground._explorer_row("slow", meter, lambda turn: None, 2)
 
 
 def test_live_training_is_measured_with_one_widget_and_with_two(monkeypatch):
