@@ -160,6 +160,21 @@ def test_the_shortcut_joins_before_the_activation_as_in_our_own_networks():
     torch.testing.assert_close(convert(given, "before_weight")(SMALL), torch.relu(total))
 
 
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet9", "convnet", "mlp"])
+def test_a_network_of_our_own_becomes_what_is_built_so(name):
+    x = torch.randn(3, 3, 8, 8, dtype=torch.float64)
+    size = {"width": 4} if name == "resnet9" else {}
+
+    def built(placement):
+        torch.manual_seed(0)
+        return models.build(name, num_classes=4, image_size=8, placement=placement, activation="tanh", **size).double()
+
+    for placement in blocks.placements():
+        converted, expected = convert(built("before"), placement), built(placement)
+        assert sum(p.numel() for p in converted.parameters()) == sum(p.numel() for p in expected.parameters())
+        torch.testing.assert_close(converted(x), expected(x))
+
+
 def test_biases_come_and_go_with_the_placement():
     for placement in blocks.placements():
         for bias in (True, False):
@@ -306,7 +321,7 @@ def test_what_fits_no_pattern_is_named_and_kept():
         "both": "its output is read by more than one operation, an activation among them"}
     assert "Left as it is: twice, because it is called more than once." in str(converted.report)
     assert_same_function(given, converted, SMALL)
-    with pytest.raises(ValueError, match="no block found in Sequential: 1: BatchNorm3d is neither .* Expected weight"):
+    with pytest.raises(ValueError, match="no block found in Sequential, which keeps 1, because BatchNorm3d is"):
         convert(nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1), nn.ReLU()), "complete")
 
 
