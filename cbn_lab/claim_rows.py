@@ -4,6 +4,7 @@ The sentences, and which cells they name, are those of results/GRID.md; the rule
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -86,7 +87,8 @@ class Sentence:
         used = [run for f in self.activations for arm in self.pair(f) for run in source.arms(*arm).values()]
         better = sum(d > (self.limit(c.name) or 0) for c in cells for d in c.differences.values())
         brief = ", ".join(f"{c.name} {self._mean(c)}" for c in cells if c.differences)
-        return Row(self.number, self.claim, "reported", source.label, brief or "-", "; ".join(map(self._said, cells)),
+        said, lost = "; ".join(map(self._said, cells)), diverged(used)
+        return Row(self.number, self.claim, "reported", source.label, (brief or "-") + lost, said + lost,
                    f"{better} of {sum(c.count for c in cells)}", devices(used),
                    verdicts.verdict([c.outcome for c in cells]), paths(used, source.folder))
 
@@ -249,6 +251,14 @@ def published_rows(found: Mapping[str, Run]) -> list[Row]:
                         f"{sum(s > 0 for s in signed)} of {len(signed)}" if signed else "0", devices(used),
                         verdicts.verdict([verdicts.outcome(signed)]), paths(used, source.folder)))
     return rows
+
+
+def diverged(records: Iterable[Run]) -> str:
+    """"; diverged: selu with none, 3 runs" or nothing. (They count as a net that says nothing, see `grid.final`.)"""
+    lost = {runs.name(run.config): run.config for run in records if run.status == "diverged"}  # each run once
+    counts = Counter(f"{config['activation']} with {config['placement']}" for config in lost.values())
+    said = ", ".join(f"{arm}, {count} run{'s' * (count > 1)}" for arm, count in counts.items())
+    return f"; diverged: {said}" if said else ""
 
 
 def devices(records: Iterable[Run]) -> str:

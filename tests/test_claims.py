@@ -182,7 +182,10 @@ def test_vanilla_that_does_better_than_no_norm_does_not_degrade():
     low, high = ([{"loss": base + 0.01 * seed} for seed in SEEDS] for base in (1.0, 1.5))
     assert row(high, low).verdict == "holds"
     assert row(low, high).verdict == "does not hold"
-    assert row(high, [{"status": "diverged"}] * 3).verdict == "does not hold"  # log 10 is more than 1.5
+    lost = row(high, [{"status": "diverged"}] * 3)
+    assert lost.verdict == "does not hold"  # log 10 is more than 1.5
+    assert "diverged: sigmoid with none, 3 runs, tanh with none, 3 runs" in lost.measured
+    assert "diverged" not in row(high, low).measured + row(high, low).brief
 
 
 # The ablation's, the effects' and the published rows
