@@ -1,5 +1,6 @@
 """The lines of `cbn_lab.export` that build the network: the same modules as `models.build`, by plain PyTorch names."""
 
+import math
 import re
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,29 +16,21 @@ _ACTIVATIONS = {"sigmoid": "nn.Sigmoid", "tanh": "nn.Tanh", "relu": "nn.ReLU", "
 _PLACEMENTS = ("none", "before", "after", "before_weight", "both", "complete")
 _NORM_OPTIONS = ("eps", "momentum", "affine", "track_running_stats")
 _LECUN_TANH = ["class LeCunTanh(nn.Module):", "    def forward(self, z):",
-               "        return 1.7159 * torch.tanh(z * (2.0 / 3.0))", ""]
+               "        return 1.7159 * tanh(z * (2.0 / 3.0))", ""]
 
 
 @dataclass(frozen=True)
 class Network:
     """Lines for own classes and for `model`, and what the other parts of the script must know about it.
 
-    all_have_bias, some_have_bias  of the weight layers before the head, which has one
-    frozen                         endings of the names of parameters that do not train
-    shifted, multiplier            an expression for the places in `model` of the blocks whose shifts are used times
-                                   sqrt(multiplier); "" where the multiplier is 1 or there is no shift
-    norm_first                     whether the first layer is a norm, on the images themselves
+    frozen      endings of the names of parameters that do not train
+    forward     a function for the logits where shifts are not used as they are stored
     """
 
     classes: list[str]
     model: list[str]
-    all_have_bias: bool
-    some_have_bias: bool
     frozen: tuple[str, ...]
-    shifted: str
-    multiplier: float
-    convolutional: bool
-    norm_first: bool
+    forward: list[str]
 
 
 @dataclass(frozen=True)
@@ -69,15 +62,15 @@ def describe(config: TrainConfig, channels: int, size: int, classes: int) -> Net
         head.insert(0, _norm(1, str(last.c_out), options))
     ends = (["nn.Flatten()"], head) if dims == 1 else ([], ["nn.AdaptiveAvgPool2d(1)", "nn.Flatten()", *head])
     whole = ", ".join([*ends[0], "*blocks", *ends[1]])
-    model = [*_block_lines(layers, slots), *wrapped(f"model = nn.Sequential({whole})")]
-    biased = [slots[layer.placement].bias for layer in layers]
+    layout = ".to(memory_format=channels_last)" * (dims == 2)  # kernels as in fit
+    model = [*_block_lines(layers, slots), *wrapped(f"model = nn.Sequential({whole}){layout}")]
     shifts = [i + len(ends[0]) for i, layer in enumerate(layers) if slots[layer.placement].shifts]
     k = float(options.get("shift_lr_multiplier", 9.0))
-    own = _own_classes(options, dims, low=config.precision == "bf16")
-    classes_used = [line for name, line in own.items() if any(name in m for m in model)]
-    return Network([line for lines in classes_used for line in lines], model, all(biased), any(biased),
+    own = _own_classes(options, dims, low=config.precision != "fp32")
+    classes_used = [lines for name, lines in own.items() if any(name in m for m in model)]
+    return Network([line for lines in classes_used for line in lines], model,
                    tuple(dict.fromkeys(name for slot in slots.values() for name in slot.fixed)),
-                   _places(shifts) if shifts and k != 1 else "", k, dims == 2, layers[0].placement == "before_weight")
+                   _forward(shifts, len(layers), k) if shifts and k != 1 else [])
 
 
 def _layers(config: TrainConfig, channels: int, size: int) -> list[_Layer]:
@@ -201,19 +194,30 @@ def _block_lines(layers: list[_Layer], slots: dict[str, _Slots]) -> list[str]:
 
 
 def _list(values: list) -> str:
-    """[16, 16, 32], or [16] * 10 + [32] * 5 where that is shorter."""
+    """[16, 16, 32], or [1, 2] * 3 or [16] * 10 + [32] * 5 where that is shorter."""
     plain = f"[{', '.join(map(str, values))}]"
+    for period in range(1, len(values) // 2 + 1):
+        if values == values[:period] * (len(values) // period):
+            plain = f"[{', '.join(map(str, values[:period]))}] * {len(values) // period}"
+            break
     runs = [(value, len(list(run))) for value, run in groupby(values)]
     coded = " + ".join(f"[{value}]" + f" * {count}" * (count > 1) for value, count in runs)
     return min(plain, coded, key=len)
 
 
-def _places(places: list[int]) -> str:
-    """range(3), range(1, 4) or (0, 2, 5)."""
-    first, last = places[0], places[-1]
-    if places == list(range(first, last + 1)):
-        return f"range({last + 1})" if first == 0 else f"range({first}, {last + 1})"
-    return f"({', '.join(map(str, places))})"
+def _forward(places: list[int], blocks: int, multiplier: float) -> list[str]:
+    """`places`: of the blocks in `model` that have shifts."""
+    root, first, last = math.sqrt(multiplier), places[0], places[-1]
+    times = int(root) if root.is_integer() else root
+    shifts = f"n: {times!r} * a for n, a in model[:-1].named_parameters()"
+    if len(places) < blocks:  # else all but the head, as only blocks have parameters
+        where = f"({', '.join(map(str, places))},)"
+        if places == list(range(first, last + 1)):
+            where = f"range({last + 1})" if first == 0 else f"range({first}, {last + 1})"
+        shifts = f'f"{{i}}.{{n}}": {times!r} * a for i in {where} for n, a in model[i].named_parameters()'
+    return [f"def logits(model, images):  # a shift is stored as a and used as {root:.4g} a: it learns {multiplier:g} "
+            "times as fast",
+            *wrapped(f'    return func.functional_call(model, {{{shifts} if "bias" in n}}, images)')]
 
 
 def _own_classes(options: dict, dims: int, *, low: bool) -> dict[str, list[str]]:
@@ -238,7 +242,7 @@ def _own_classes(options: dict, dims: int, *, low: bool) -> dict[str, list[str]]
                    f"        return x * {affine}", ""],
         "CenterOnly": [f"class CenterOnly{base}  # takes the mean out and leaves the scale",
                        "    def forward(self, x):", *widen,
-                       f"        mean = torch.var_mean(x, {axes}, correction=0)[1] if self.training else "
+                       f"        mean = var_mean(x, {axes}, correction=0)[1] if self.training else "
                        "self.running_mean",
                        "        if self.training:",
                        f"            self.running_mean.lerp_(mean.detach(), {momentum!r})",
@@ -246,10 +250,10 @@ def _own_classes(options: dict, dims: int, *, low: bool) -> dict[str, list[str]]
         "ScaleOnly": [f"class ScaleOnly{base}  # leaves the mean in and divides by the root mean square",
                       "    def forward(self, x):", *widen, "        second = self.running_var",
                       "        if self.training:",
-                      f"            var, mean = torch.var_mean(x, {axes}, correction=0)",
+                      f"            var, mean = var_mean(x, {axes}, correction=0)",
                       "            second = var + mean * mean",
                       f"            self.running_var.lerp_(second.detach(), {momentum!r})",
-                      f"        scale = torch.rsqrt(second + {eps!r}) * self.weight",
+                      f"        scale = rsqrt(second + {eps!r}) * self.weight",
                       returned(f"x * scale{wide}"), ""],
     }
 

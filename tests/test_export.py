@@ -27,19 +27,23 @@ NET = {"widths": [4, 6, 6], "strides": [1, 2, 1]}
 SMALL = replace(share.DEFAULT, epochs=2, train_images=150, batch_size=40, model_options=NET)
 MLP = replace(SMALL, model="mlp", model_options={"width": 12, "depth": 3})
 
-# Runs each script. What it prints is cut to a few digits, so the losses are taken where the script averages them.
+# Runs each script. What it prints is cut to a few digits, so the losses are taken where the script computes them.
 DRIVER = """
 import contextlib, io, json, runpy, sys
-import numpy as np
 class Blocked:
     def find_spec(self, name, *rest):
         if name.split(".")[0] == "cbn_lab":
             raise ImportError("cbn_lab is blocked")
 sys.meta_path.insert(0, Blocked())
-mean, results = np.mean, []
+import torch.nn.functional as F
+cross_entropy, results = F.cross_entropy, []
 for path in sys.argv[1:]:
     losses, printed = [], io.StringIO()
-    np.mean = lambda values: (losses.append(list(values)), mean(values))[1]
+    def recorded(*given):
+        loss = cross_entropy(*given)
+        losses.append(loss.item())
+        return loss
+    F.cross_entropy = recorded
     with contextlib.redirect_stdout(printed):
         runpy.run_path(path)
     results.append([losses, printed.getvalue()])
@@ -49,7 +53,7 @@ print(json.dumps(results))
 
 
 def _run(texts, folder, modules=None):
-    """(losses by epoch, what was printed) of each script."""
+    """(loss of each step, what was printed) of each script."""
     paths = []
     for i, text in enumerate(texts):
         paths.append(folder / f"script_{i}.py")
@@ -62,20 +66,18 @@ def _run(texts, folder, modules=None):
     return json.loads(done.stdout)
 
 
-def _accuracies(printed):
-    return {line.split()[0]: float(line.split()[-1]) for line in printed.splitlines() if "accuracy" in line}
-
-
 def _require_equal(configs, folder, **options):
     results = _run([export.script(config, **options) for config in configs], folder)
     for config, (losses, printed) in zip(configs, results, strict=True):
-        run = fit(replace(config, log_every=1), **options)
-        expected = np.reshape([entry["loss"] for entry in run.curve], (config.epochs, -1))
-        assert np.array_equal(losses, expected), share.encode(config)
-        words = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith("epoch")]
-        np.testing.assert_allclose(words, expected.mean(1), atol=6e-7)
-        wanted = {split: round(run.final[f"{split}_accuracy"], 4) for split in _accuracies(printed)}
-        assert _accuracies(printed) == wanted and "test" in wanted
+        run = fit(replace(config, log_every=1, evaluate_every=1), **options)
+        assert losses == [entry["loss"] for entry in run.curve], share.encode(config)
+        split = "validation" if config.validation_images else "test"
+        ends = [entry for entry in run.curve if f"{split}_accuracy" in entry]
+        wanted = [f"epoch {i}: last loss {entry['loss']:.6f}, {split} accuracy {entry[f'{split}_accuracy']:.4f}"
+                  for i, entry in enumerate(ends, 1)]
+        if config.validation_images:
+            wanted.append(f"test accuracy {run.final['test_accuracy']:.4f}")
+        assert printed.splitlines() == wanted
 
 
 def test_placements(tmp_path):
@@ -153,16 +155,16 @@ def test_any_settings(tmp_path_factory, configs):
     _require_equal(configs, tmp_path_factory.mktemp("scripts"))
 
 
-TRAINING = 400  # images
+TRAINING, TESTS = 400, 300  # images
 
 
 def _arrays(classes, seed=0):
     """A small data set in the layout of CIFAR."""
     generator = np.random.default_rng(seed)
     return {name: generator.integers(0, high, (n, *shape), dtype=kind)
-            for split, n in (("train", TRAINING), ("test", 300))
+            for split, n in (("train", TRAINING), ("test", TESTS))
             for name, high, shape, kind in ((f"x_{split}", 256, (32, 32, 3), np.uint8),
-                                            (f"y_{split}", classes, (), np.int64))}
+                                            (f"y_{split}", classes, (), np.int32))}
 
 
 TORCHVISION = """
@@ -192,9 +194,10 @@ def test_cifar(cifar, monkeypatch):
     few: their number and statistics are put in (those of CIFAR are tested below)."""
     root = cifar / "data"
     train = data.load("cifar10", "train", root=root)
-    numbers = [", ".join(f"{value:.14f}" for value in values) for values in (train.mean, train.std)]
+    mean, std = np.array(train.mean), np.array(train.std)
+    numbers = [", ".join(map(str, values.astype(np.float32))) for values in (1 / (255 * std), -mean / std)]
     monkeypatch.setitem(export._STATISTICS, "cifar10", tuple(numbers))
-    monkeypatch.setitem(export._SETS, "cifar10", (*export._SETS["cifar10"][:-1], TRAINING))
+    monkeypatch.setitem(export._SETS, "cifar10", (*export._SETS["cifar10"][:-2], TRAINING, TESTS))
     config = replace(SMALL, data="cifar10", train_images=200, validation_images=150)
     _require_equal([config, replace(config, placement="before", crop_padding=0, flip=False, precision="bf16"),
                     replace(config, model="mlp", model_options={"width": 8, "depth": 2})], cifar, root=root)
@@ -210,32 +213,39 @@ def test_the_statistics_of_cifar_are_those_of_the_data(name):
     if data.available()[name].startswith("missing"):
         pytest.skip(f"{name} is not here")
     train = data.load(name, "train")
-    mean, std = (torch.tensor(ast.literal_eval(f"[{text}]"), dtype=torch.float64) for text in export._STATISTICS[name])
-    exact_mean, exact_std = (torch.tensor(values, dtype=torch.float64) for values in (train.mean, train.std))
-    assert torch.equal((1 / (255 * std)).float(), (1 / (255 * exact_std)).float())
-    assert torch.equal((mean / std).float(), (exact_mean / exact_std).float())
+    scale, shift = (torch.tensor(ast.literal_eval(f"[{text}]")) for text in export._STATISTICS[name])
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (train.mean, train.std))
+    assert torch.equal(scale, (1 / (255 * std)).float())
+    assert torch.equal(shift, (-mean / std).float())
 
 
-def _code_lines(text):
-    return [line for line in text.splitlines() if line and not line.startswith(("#", "import", "from"))]
+def _lines(text):
+    """Imports and comments included; blank lines are not counted."""
+    return len([line for line in text.splitlines() if line])
 
 
 def test_scripts_are_short_and_say_what_they_are():
-    for config, longest in ((replace(share.DEFAULT, model="mlp", placement="before"), 25),
-                            (replace(share.DEFAULT, placement="before"), 27), (share.DEFAULT, 30)):
-        text = export.script(config)
-        assert len(_code_lines(text)) <= longest and max(map(len, text.splitlines())) <= 120
-        assert ";" not in text and "cbn_lab" not in text
-        first = text.splitlines()[0]
-        assert share.decode(first.partition("state: ")[2]) == config
-        assert ("reconstruction" in first) == (config.placement == "complete")
+    convnet, mlp = share.DEFAULT, replace(share.DEFAULT, model="mlp")
+    for start, placements, longest in ((convnet, ("complete",), 26), (convnet, PLACEMENTS[:-1], 25),
+                                       (mlp, PLACEMENTS, 25)):
+        for placement in placements:
+            config = replace(start, placement=placement, activation="softplus")
+            text = export.script(config)
+            assert _lines(text) <= longest and max(map(len, text.splitlines())) <= 120
+            assert ";" not in text and "cbn_lab" not in text
+            first = text.splitlines()[0]
+            assert share.decode(first.partition("state: ")[2]) == config
+            assert ("reconstruction" in first) == (placement == "complete")
     assert "reconstruction" in export.script(replace(SMALL, placement=("none", "none", "complete"))).splitlines()[0]
 
 
 def test_a_long_state_is_wrapped_and_can_still_be_read():
-    config = replace(MLP, model_options={"width": 8, "depth": 30}, activation=("relu", "tanh") * 15, lr=0.012345)
+    config = replace(MLP, model_options={"width": 8, "depth": 30}, activation=("relu", "tanh") * 15, lr=0.012345,
+                     norm_options={"pre_shift": False, "post_shift": False, "gamma": "both", "standardize": "both",
+                                   "shift_lr_multiplier": 0.123456789, "eps": 1.5e-05, "momentum": 0.123456789})
+    assert max(map(len, export.script(config).splitlines())) <= 120
     comments = [line for line in export.script(config).splitlines() if line.startswith("# ")]
-    assert len(comments) > 1
+    assert len(comments) > 2
     state = " ".join(line.removeprefix("# ").removesuffix(export.GOES_ON) for line in comments).partition("state: ")[2]
     assert share.decode(state) == config
 
@@ -250,6 +260,7 @@ def test_a_long_state_is_wrapped_and_can_still_be_read():
     ({"activation": ("relu", "tanh")}, "activation lists 2 names"),
     ({"train_images": 1500}, "do not fit into the 1415"),
     ({"train_images": 1}, "do not fit"),
+    ({"schedule": "steps"}, "the schedule 'one_cycle', not for 'steps'"),
 ])
 def test_what_has_no_script_is_refused_with_what_to_do(change, message):
     with pytest.raises(ValueError, match=message):

@@ -23,8 +23,8 @@ CONFIGS = st.builds(
     lr=st.floats(0, exclude_min=True, allow_infinity=False), momentum=st.floats(0, 1, exclude_max=True),
     weight_decay=st.floats(0, allow_infinity=False), decay_norm=st.booleans(), crop_padding=st.none() | COUNTS,
     flip=st.none() | st.booleans(), seed=st.integers(0, 2**80), device=st.sampled_from(["auto", "cpu", "cuda:12"]),
-    precision=st.sampled_from(["auto", "fp32", "bf16"]), compile=st.booleans(), evaluate_every=st.integers(0, 9),
-    log_every=st.none() | COUNTS)
+    precision=st.sampled_from(["auto", "fp32", "bf16", "fp16"]), compile=st.booleans(), cuda_graphs=st.booleans(),
+    evaluate_every=st.integers(0, 9), log_every=st.none() | COUNTS)
 
 
 @given(CONFIGS)
