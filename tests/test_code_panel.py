@@ -107,24 +107,32 @@ def test_a_state_may_be_pasted_with_what_stood_around_it(panel, host, pasted):
     assert panel.error is None and host.config == wanted
 
 
-def test_the_first_line_of_a_script_restores_its_state(panel, host):
-    wanted = replace(SMALL, lr=0.03, activation="relu")
-    _named(panel, "state").value = export.script(wanted).splitlines()[0]
-    panel.restore()
-    assert host.config == wanted
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+@pytest.mark.parametrize("end", ["\n", " ", ""])  # what a field for one line makes of the ends of lines
+def test_a_script_restores_its_state(panel, host, data, end):
+    """The whole of it, its first line alone, and with what stood before it."""
+    wanted = replace(SMALL, lr=0.03, placement="before", data=data, norm_options={"eps": 0.001, "momentum": 0.3})
+    text = export.script(wanted)
+    for pasted in (text, text.splitlines()[0], f"In [3]: {text}"):
+        host.config = SMALL
+        _named(panel, "state").value = end.join(pasted.splitlines())
+        panel.restore()
+        assert panel.error is None and host.config == wanted
 
 
 @pytest.mark.parametrize("end", ["\n", ""])  # a field for one line drops it
 def test_a_state_of_two_lines_is_restored_whole_or_not_at_all(panel, host, end):
     wanted = replace(SMALL, model="convnet", placement=("complete", "before", "none", "after", "both", "before_weight"),
                      activation=("sigmoid", "tanh", "relu", "selu", "swish", "gelu"))
-    first, second = export.script(wanted).splitlines()[:2]
+    first, second, *rest = export.script(wanted).splitlines()
     _named(panel, "state").value = first
     panel.restore()
     assert "paste that line, too" in _message(panel) and host.config == SMALL
-    _named(panel, "state").value = first + end + second
-    panel.restore()
-    assert panel.error is None and host.config == wanted
+    for pasted in ([first, second], [first, second, *rest]):
+        host.config = SMALL
+        _named(panel, "state").value = end.join(pasted)
+        panel.restore()
+        assert panel.error is None and host.config == wanted
 
 
 def test_what_is_no_state_is_refused_in_one_line_and_changes_nothing(panel, host):

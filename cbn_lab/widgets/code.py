@@ -74,7 +74,7 @@ class CodePanel:
         self._try(lambda: f"saved as {_saved(self._code.value, self._folder)}")
 
     def restore(self) -> None:
-        """Hand the settings of the state field on; it may hold the first line of a script instead."""
+        """Hand the settings of the state field on; it may hold a script instead."""
         self._try(self._hand_on)
 
     def _hand_on(self) -> str:
@@ -116,13 +116,15 @@ class CodePanel:
 
 
 def _unwrapped(text: str) -> str:
-    """The state in what was pasted: without quotes around it, or a script's first lines without what comes before.
+    """The state in what was pasted: without quotes around it, or out of a script's first lines, the rest left away.
 
-    A field for one line drops the ends of the lines. ValueError for a first line that goes on in the next.
+    A field for one line drops the ends of the lines: what follows the state in a script is known by its first words.
+    ValueError for a first line that goes on in the next.
     """
     text = text.replace("\N{NO-BREAK SPACE}", " ").strip()
-    if text.startswith("#"):
-        text = re.sub(rf"{re.escape(GOES_ON)}\s*#", "", text.partition(STATE)[2]).strip()
+    if STATE in text:
+        text = re.sub(rf"{re.escape(GOES_ON)}\s*#", "", text.partition(STATE)[2])
+        text = re.split(r"\n|from numpy|import numpy", text.strip())[0].strip()
         if text.endswith(GOES_ON):
             raise ValueError("the state goes on in the next line of the script; paste that line, too")
     for opening, closing in QUOTES:
