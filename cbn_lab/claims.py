@@ -14,13 +14,13 @@ from pathlib import Path
 
 from cbn_lab import grid, runs, verdicts
 from cbn_lab.ablation import ACTIVATIONS
+from cbn_lab.claim_effects import effects_rows
 from cbn_lab.claim_rows import (
     NAMES,
     Row,
     Sentence,
     Source,
     ablation_sources,
-    effects_rows,
     grid_source,
     longer_row,
     published_rows,
@@ -86,10 +86,10 @@ def rows(root=None) -> list[Row]:
 
 
 def _of_sources(sentence: Sentence, found: Mapping[str, runs.Run], others: Sequence[Source]) -> list[Row]:
-    """A row for each part of the grid, and each other source, that has runs; one more for the parts that have none."""
+    """A row for each part of the grid, and each other source, that has pairs; one more for the parts that have none."""
     of_part = {part: sentence.row(grid_source(part, found)) for part in grid.PARTS}
-    absent = [part for part, row in of_part.items() if not row.runs]
-    shown = [row for row in [*of_part.values(), *map(sentence.row, others)] if row.runs]
+    absent = [part for part, row in of_part.items() if row.seeds == "0"]
+    shown = [row for row in [*of_part.values(), *map(sentence.row, others)] if row.seeds != "0"]
     return shown + [Row(sentence.number, sentence.claim, "reported", _named(absent))] * bool(absent)
 
 

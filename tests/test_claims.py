@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbn_lab import ablation, claim_rows, claims, figures, grid, runs, verdicts
+from cbn_lab import ablation, claim_effects, claim_rows, claims, figures, grid, runs, verdicts
 from cbn_lab.ablation import ACTIVATIONS, SEEDS
 from cbn_lab.claim_rows import Source
 
@@ -235,13 +235,13 @@ def _effects(values):
     ((0.5, 0.5, 1.0), "not tested")])
 def test_whether_the_effects_go_along_with_the_loss(other, expected):
     records = _effects({"before": (1.0, 1.0, 1.0), "complete": other})
-    assert claim_rows.along(records, "tanh", "complete") == expected
+    assert claim_effects.along(records, "tanh", "complete") == expected
 
 
 @pytest.mark.parametrize(("complete", "verdict"), [((0.5, 0.5, 1.0), "holds"), ((0.5, 2.0, 1.0), "does not hold"),
                                                    ((0.5, 1.0, 1.0), "does not hold")])
 def test_sentence_3a_takes_the_verdicts_of_the_three_effects(complete, verdict):
-    rows = claim_rows.effects_rows(_effects({"none": (1.0, 1.0, 1.0), "complete": complete}))
+    rows = claim_effects.effects_rows(_effects({"none": (1.0, 1.0, 1.0), "complete": complete}))
     row = next(row for row in rows if row.sentence == "3a")
     assert row.verdict == verdict and "L 0.50" in row.measured and row.runs[0].startswith("results/effects/digits")
     assert next(row for row in rows if row.sentence == "2a").verdict == "not tested"  # no ReLU in these
