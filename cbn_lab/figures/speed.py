@@ -59,9 +59,10 @@ def _finish(speed, gain, rungs) -> None:
     speed.set_yticks(range(len(rungs)), rungs)
     speed.set_ylim(len(rungs) - 0.5, -0.5)
     speed.set_xlabel("images/s")
-    for axis, subs in ((speed, (1, 3)), (gain, (1, 1.5, 2, 3, 5, 7))):
+    for axis in (speed, gain):
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=subs))
+        low, high = axis.get_xlim()
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 8 * low else (1, 3)))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(axis="y", visible=False)
     speed.xaxis.set_major_formatter(_THOUSANDS)
