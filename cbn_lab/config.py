@@ -45,7 +45,7 @@ class TrainConfig:
     log_every         steps between progress records; None: 20 records an epoch
     sync_norm         with several ranks: normalize by the moments of the joined batch; else each rank by those of its
                       share, and rank 0's running statistics are the run's
-    ranks             processes that share each batch (`cbn_lab.distributed`). 1 is replaced by as many as there are
+    ranks             processes that share each batch (`cbn_lab.distributed`); 1 becomes as many as torchrun started
     schedule          of the learning rate: "one_cycle", or "steps": divided by 10 after 1/3, 2/3 and 8/9 of the epochs,
                       without warm-up
     image_size        for an image folder: cut this many pixels a side out of photographs of any size, decoded as they

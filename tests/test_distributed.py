@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from cbn_lab import cli, distributed, runs, train
+from cbn_lab import cli, data, distributed, norms, runs, train
 
 ENDINGS = {2: "interrupted", 4: "killed"}
 SHARES = {2: [16, 17], 4: [8, 9]}
@@ -172,6 +172,44 @@ def test_a_single_process_is_left_alone(monkeypatch):
         assert distributed.together(lambda: 3) == distributed.from_rank_zero(lambda: 3) == 3
     with pytest.raises(RuntimeError, match="gloo"), distributed.watching():
         raise RuntimeError("no rank can be lost, whatever gloo says")
+
+
+@pytest.mark.parametrize("placement", [*on_ranks.PLACEMENTS, ("none", "before_weight", "complete", *["both"] * 16)])
+def test_sync_norm_reaches_every_norm(placement):
+    """Of a residual net as well, whose shortcuts have norms of their own."""
+    images = data.load("digits", "train")
+    model = "convnet" if isinstance(placement, str) else "resnet20"
+    config = train.TrainConfig(model=model, placement=placement, sync_norm=True)
+    found = list(train.initial_model(config, images).modules())
+    assert all(module.sync for module in found if isinstance(module, norms.Standardize))
+    assert all(isinstance(module, norms.SyncBatchNorm2d) for module in found if isinstance(module, nn.BatchNorm2d))
+    norm = (norms.Standardize, norms.SyncBatchNorm2d)
+    assert any(isinstance(module, norm) for module in found) == (placement != "none")
+
+
+@pytest.mark.parametrize("setting, message", [
+    ({"ranks": 0}, "ranks must be at least 1"), ({"sync_norm": 1}, "sync_norm must be True or False"),
+    ({"ranks": 2}, "ranks=2 was asked for, and there are 1; start the run with torchrun --nproc-per-node 2"),
+])
+def test_impossible_settings_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        train.TrainConfig(**setting).resolved()
+
+
+@pytest.mark.parametrize("setting, message", [
+    ({"device": "cuda:1"}, "each takes a GPU of its own"), ({"device": "cuda"}, "no GPU for rank 3"),
+    ({"norm_options": {"sync": True}}, "say sync_norm=True"),
+    ({"cuda_graphs": True, "sync_norm": True, "device": "cuda"}, "leave one of them off"),
+])
+def test_what_several_ranks_do_not_allow_is_refused(setting, message, monkeypatch):
+    """On a machine that has two GPUs, except where the fourth rank wants one."""
+    monkeypatch.setattr(distributed, "ranks", lambda: 4)
+    monkeypatch.setattr(distributed, "rank", lambda: 3)
+    monkeypatch.setenv("LOCAL_RANK", "3" if "no GPU" in message else "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match=message):
+        train.TrainConfig(**({"device": "cpu", "precision": "fp32"} | setting)).resolved()
 
 
 # With torchrun

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from cbn_lab import norms
 from cbn_lab.norms import CompleteBatchNorm2d, sync
 from cbn_lab.norms.sync import synchronized_moments
 
@@ -163,6 +164,30 @@ def test_one_process_differentiates_twice():
 def test_no_values_give_nan_without_a_warning():
     mean, var, count = synchronized_moments(torch.zeros(0, 3, 4, 2), AXES)
     assert count == 0 and mean.isnan().all() and var.isnan().all()
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": None}, {"affine": False}])
+def test_a_synchronized_batch_norm_is_torchs_in_one_process(options):
+    """Bit for bit, in train and in eval mode; a state goes from one to the other; it folds like torch's."""
+    ours, theirs = norms.get("batch_norm", 3, 2, sync=True, **options), torch.nn.BatchNorm2d(3, **options)
+    assert isinstance(ours, norms.SyncBatchNorm2d) and isinstance(norms.get("batch_norm", 3, 1, sync=True),
+                                                                  norms.SyncBatchNorm1d)
+    x = a_batch(7, dtype=torch.float32)
+    assert torch.equal(ours(x), theirs(x)) and torch.equal(ours(2 * x), theirs(2 * x))
+    fresh = torch.nn.BatchNorm2d(3, **options)
+    fresh.load_state_dict(ours.state_dict())
+    assert torch.equal(ours.eval()(x), theirs.eval()(x)) and torch.equal(ours(x), fresh.eval()(x))
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), ours).eval()
+    torch.testing.assert_close(norms.fold(net)(x), net(x))
+    scale, offset = ours.eval_affine()
+    torch.testing.assert_close(scale.view(-1, 1, 1) * x + offset.view(-1, 1, 1), theirs(x))
+
+
+def test_a_synchronized_batch_norm_without_running_statistics_is_no_fixed_map():
+    with pytest.raises(ValueError, match="SyncBatchNorm1d keeps no running statistics"):
+        norms.SyncBatchNorm1d(3, track_running_stats=False).eval_affine()
+    with pytest.raises(TypeError, match="batch norm has no 'sink'; known: eps, momentum, affine"):
+        norms.get("batch_norm", 3, 2, sync=True, sink=1)
 
 
 def test_docstring_example():
