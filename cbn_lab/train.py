@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import _checkpoint, _evaluation, _recording, _setup, data, distributed, runs
+from cbn_lab import _checkpoint, _evaluation, _memory, _recording, _setup, data, distributed, runs
 from cbn_lab._evaluation import evaluate
 from cbn_lab._progress import DivergedError, Progress, require_finite
 from cbn_lab._setup import initial_model
@@ -46,6 +46,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, *, root=None, model: nn.Module | None = None, download: bool = False,
                  workers: int | None = None):
         self.config = config = config.resolved()
+        if config.device == "cpu":
+            _memory.keep_freed()
         self.rank, self.ranks = distributed.rank(), distributed.ranks()
         if download and self.ranks > 1:  # one process of each machine fetches what the others then find
             distributed.together(lambda: None if distributed.local_rank() else _setup.splits(config, root, True))
