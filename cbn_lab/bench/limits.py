@@ -29,6 +29,7 @@ NETS = {"convnet": {"model_options": {"widths": (32, 32, 64, 64, 128, 128)}}, "r
         "resnet9": {}}
 PLACEMENTS = ("before", "complete")
 TIMED_ON_CPU = ("convnet", "resnet20")  # the others take seconds a step there
+GPU_BATCH, CPU_BATCH = 512, 128  # images in a mini-batch
 # Dense operations/s on matrix units in bf16 (T4: fp16, it has no bf16) and bytes/s, from NVIDIA's data sheets of the
 # H200, H100 (both SXM, half of the figure "with sparsity"), A100 (SXM, 80 GB) and T4.
 SHEETS = {"NVIDIA H200": (989.5e12, 4.8e12), "NVIDIA H100": (989.5e12, 3.35e12), "NVIDIA A100": (312e12, 2.039e12),
@@ -39,7 +40,7 @@ def measure(*, repeats: int, root=None, nets=NETS, timed=None, batch_size: int |
     """Rows for what a net asks, for its limit on each GPU, and, for the nets `timed`, for the distance here."""
     on_gpu = torch.cuda.is_available()
     timed = timed if timed is not None else tuple(nets) if on_gpu else TIMED_ON_CPU
-    batch_size = batch_size or (512 if on_gpu else 128)
+    batch_size = batch_size or (GPU_BATCH if on_gpu else CPU_BATCH)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         place = "cifar10" if not data.available(root)["cifar10"].startswith("missing") else \
@@ -48,7 +49,7 @@ def measure(*, repeats: int, root=None, nets=NETS, timed=None, batch_size: int |
             for placement in PLACEMENTS:
                 config = TrainConfig(data=place, model=net, placement=placement, batch_size=batch_size, crop_padding=4,
                                      flip=True, train_images=(steps + 2) * batch_size, epochs=10_000, **sizes)
-                rows += _asked(f"{net}, {placement}", _count(replace(config, precision="bf16"), root), batch_size)
+                rows += _asked(f"{net}, {placement}", _count(replace(config, precision="bf16"), root))
                 if net in timed:
                     rows.append(_distance(f"{net}, {placement}", config, root, repeats, steps))
         source = data.load(place, "train", root=root).source
@@ -68,16 +69,17 @@ def by_kind(costs: list[Kernel], value) -> dict[str, float]:
     return sums
 
 
-def _asked(name: str, costs: list[Kernel], batch_size: int) -> list[Row]:
+def _asked(name: str, costs: list[Kernel], batch_size: int = GPU_BATCH) -> list[Row]:
     moved = by_kind(costs, lambda k: k.bytes + k.step_bytes / batch_size)
     flop, size = sum(k.flop for k in costs), sum(moved.values())
     rows = [Row(f"{name}: operations per image", flop / 1e9, "GFLOP"),
             Row(f"{name}: bytes per image", size / 1e6, "MB", notes={"batch_size": batch_size, "MB": _mega(moved)})]
     for device, (operations, bandwidth) in SHEETS.items():
         seconds = by_kind(costs, lambda k, o=operations, b=bandwidth: least_seconds(k, batch_size, o, b))
-        rows.append(Row(f"{name}: limit on {device}", 1 / sum(seconds.values()), "images/s", notes={
+        speed = 1 / sum(seconds.values())
+        rows.append(Row(f"{name}: limit on {device}", speed, "images/s", notes={
             "operations_alone": operations / flop, "bytes_alone": bandwidth / size,
-            "microseconds_per_image": _micro(seconds)}))
+            "microseconds_per_image": _micro(seconds), "seconds_per_epoch_of_cifar10": 50_000 / speed}))
     return rows
 
 
