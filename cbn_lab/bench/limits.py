@@ -101,14 +101,21 @@ def _distance(name: str, config: TrainConfig, root, repeats: int, steps: int) ->
 
     product, copy = machine(device, trainer._input_dtype())
     seconds = alternate({"steps": train, "product": product.run, "copy": copy.run}, repeats)
-    here = (product.amount / median(seconds["product"]), copy.amount / median(seconds["copy"]))
-    took = median(seconds["steps"]) / steps / batch_size
-    least = by_kind(costs, lambda k: least_seconds(k, batch_size, *here))
+    images = steps * batch_size
+
+    def least(product_seconds: float, copy_seconds: float) -> dict[str, float]:
+        here = product.amount / product_seconds, copy.amount / copy_seconds
+        return by_kind(costs, lambda k: least_seconds(k, batch_size, *here))
+
+    parts = zip(seconds["steps"], seconds["product"], seconds["copy"], strict=True)
+    distance = median(images * sum(least(p, c).values()) / took for took, p, c in parts)  # each with its own repeat
+    took, p, c = (median(seconds[arm]) for arm in ("steps", "product", "copy"))
     spent = shares(trainer, batches, steps)
-    return Row(f"{name}: least time over measured time here", sum(least.values()) / took, "", seconds=seconds, notes={
-        "images_per_second": round(1 / took), "limit": round(1 / sum(least.values())), "batch_size": batch_size,
-        "precision": trainer.config.precision, "threads": torch.get_num_threads(),
-        "operations_per_second": here[0], "bytes_per_second": here[1], "least_microseconds_per_image": _micro(least),
+    return Row(f"{name}: least time over measured time here", distance, "", seconds=seconds, notes={
+        "images_per_second": round(images / took), "limit": round(1 / sum(least(p, c).values())),
+        "batch_size": batch_size, "precision": trainer.config.precision, "threads": torch.get_num_threads(),
+        "operations_per_second": product.amount / p, "bytes_per_second": copy.amount / c,
+        "least_microseconds_per_image": _micro(least(p, c)),
         "share_of_time": {kind: round(share, 3) for kind, share in spent.items()}})
 
 
@@ -123,9 +130,9 @@ class _Work:
         _wait(self.device)
 
 
-def machine(device: str, dtype: torch.dtype, side: int | None = None) -> tuple[_Work, _Work]:
+def machine(device: str, dtype: torch.dtype) -> tuple[_Work, _Work]:
     """A product of square matrices of random numbers, and a copy that is larger than any cache."""
-    side = side or (8192 if device.startswith("cuda") else 1024)
+    side = 8192 if device.startswith("cuda") else 1024
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     source = torch.randint(256, (64 * side**2,), dtype=torch.uint8, device=device)  # 67 MB, on a GPU 4.3 GB
     target = torch.empty_like(source)
