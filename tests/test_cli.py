@@ -12,7 +12,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from cbn_lab import cli, data, doctor, runs, train
+from cbn_lab import _train_command, _train_options, cli, data, doctor, runs, train
 
 SMALL = ["train", "--model-option", "widths=8,8", "--train-images", "512", "--batch-size", "64", "--epochs", "2"]
 LONG = ["train", "--model-option", "widths=8,8", "--activation", "tanh", "--epochs", "25", "--evaluate-every", "5",
@@ -48,8 +48,8 @@ def test_json_is_the_last_line_and_agrees_with_the_record(tmp_path, capsys):
 
 
 def test_every_setting_has_an_option_with_help_and_reaches_the_config():
-    assert set(cli.HELP) == {field.name for field in fields(train.TrainConfig)}
-    options = cli.train_parser().parse_args(
+    assert set(_train_options.HELP) == {field.name for field in fields(train.TrainConfig)}
+    options = _train_options.train_parser().parse_args(
         "--data cifar10 --model mlp --activation relu,tanh --placement before --model-option width=32 "
         "--model-option depth=2 --norm-option norm=batch_norm --norm-option eps=1e-3 --train-images 9 "
         "--validation-images 1 --epochs 2 --batch-size 4 --lr 0.5 --momentum 0 --weight-decay 0 --no-decay-norm "
@@ -61,7 +61,7 @@ def test_every_setting_has_an_option_with_help_and_reaches_the_config():
     assert (options.decay_norm, options.flip, options.crop_padding) == (False, False, 2)
     assert {field.name for field in fields(train.TrainConfig)} <= set(vars(options))
     # What is not given is left to TrainConfig, so that defaults stand in one place.
-    assert not set(vars(cli.train_parser().parse_args([]))) & set(cli.HELP)
+    assert not set(vars(_train_options.train_parser().parse_args([]))) & set(_train_options.HELP)
 
 
 @pytest.mark.parametrize("text, value", [
@@ -69,7 +69,7 @@ def test_every_setting_has_an_option_with_help_and_reaches_the_config():
     ("gamma=after", "after"), ("x=a=b", "a=b"),
 ])
 def test_values_of_options_are_literals_or_strings(text, value):
-    assert cli._pair(text) == (text.split("=")[0], value)
+    assert _train_options._pair(text) == (text.split("=")[0], value)
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -143,7 +143,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    with cli._Bar() as bar:
+    with _train_command.Bar() as bar:
         bar(train.Progress(5, 10, 0.5, 1.25, 0.5, 0.1, 100.0, 30.0))
         bar(train.Progress(10, 10, 1.0, 0.75, 0.625, 0.1, 100.0, 60.0, {"test_accuracy": 0.7}))
     shown = terminal.getvalue()
