@@ -1,5 +1,6 @@
 """The code panel: what its buttons do, and that it says what went wrong. What the script computes: test_export.py."""
 
+import asyncio
 from dataclasses import replace
 
 import ipywidgets
@@ -208,3 +209,14 @@ def test_readers_without_a_kernel_see_the_script(panel):
 def test_core_widgets_only_each_with_a_name(panel):
     assert {type(w).__name__ for w in _widgets(panel.view)} <= CORE
     assert all(w.description for w in _widgets(panel.view) if type(w).__name__ in {"Button", "Text", "Textarea"})
+
+
+def test_restore_reads_what_was_typed_before_the_click_though_it_comes_later(host):
+    async def scene():
+        panel = CodePanel(host.get, host.take)
+        _named(panel, "Restore").click()
+        _named(panel, "state").value = share.encode(replace(SMALL, seed=7))
+        await asyncio.sleep(1.5 * display.TYPED_SECONDS)
+        assert host.config == replace(SMALL, seed=7) and "restored" in _message(panel)
+
+    asyncio.run(scene())

@@ -10,7 +10,7 @@ import ipywidgets
 from cbn_lab import share
 from cbn_lab.config import TrainConfig
 from cbn_lab.export import GOES_ON, STATE, script
-from cbn_lab.widgets.display import NOTE, VIEW, one_line
+from cbn_lab.widgets.display import NOTE, TYPED_SECONDS, VIEW, debounced, one_line
 
 QUOTES = ('""', "''", "``", "“”", "‘’", "„“")  # that a state may be pasted in
 
@@ -39,7 +39,7 @@ class CodePanel:
         give = _button("Give me the code", self.give, "primary")
         self._save = _button("Save as file", self.save)
         self._save.disabled = True
-        restoring = [] if restore is None else [_button("Restore", self.restore)]
+        restoring = [] if restore is None else [_button("Restore", debounced(self.restore, TYPED_SECONDS))]
         for field, width in ((self._code, "60em"), (self._state, "40em")):
             field.style.description_width = "4em"
             field.layout.width, field.layout.max_width = width, "100%"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 SETTLE_SECONDS = 0.06  # a key held down or a slider dragged sends a change every 15 to 35 ms
+TYPED_SECONDS = 0.2  # a click overtakes what was typed just before: the page holds that back while the kernel is busy
 NOTE = "<p><em>Interactive: run this cell to use it.</em></p>"
 
 

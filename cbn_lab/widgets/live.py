@@ -20,13 +20,12 @@ from cbn_lab.figures.selection import differences, word
 from cbn_lab.runs import Run
 from cbn_lab.train import DivergedError, TrainConfig, Trainer
 from cbn_lab.widgets.cells import Background
-from cbn_lab.widgets.display import Shown, one_line
+from cbn_lab.widgets.display import TYPED_SECONDS, Shown, one_line
 from cbn_lab.widgets.pace import PAUSE_SECONDS, paced
 from cbn_lab.widgets.player import Curves, Transport
 
 TASK = "cbn-lab live training"
 STATUS_SECONDS = 0.1
-SETTLE_SECONDS = 0.2  # a click overtakes what was typed just before: the page holds that back while the kernel is busy
 
 
 class LiveTraining(Shown):
@@ -184,7 +183,7 @@ class LiveTraining(Shown):
         self._status.value = "starting"
         began, config = time.perf_counter(), self._configs[0]
         try:
-            await asyncio.sleep(SETTLE_SECONDS)
+            await asyncio.sleep(TYPED_SECONDS)
             self._before_start()
             self._begun += (configs := self._next_round())
             for number, config in enumerate(configs):
