@@ -167,7 +167,8 @@ def test_a_switch_of_the_complete_layer(control, value, option):
 
 
 @pytest.mark.parametrize("group, control, value, change", [
-    ("training", "learning rate", 0.31622776, {"lr": 0.32}), ("training", "batch size", 2, {"batch_size": 2}),
+    ("training", "learning rate", 0.31622776, {"lr": 0.32}), ("training", "exact rate", 0.01234567, {"lr": 0.01234567}),
+    ("training", "batch size", 2, {"batch_size": 2}),
     ("training", "epochs", 5, {"epochs": 5}), ("training", "seed", 3, {"seed": 3}),
     ("network", "width", 32, {"model_options": {"depth": 2, "width": 32}}),
     ("network", "depth", 3, {"model_options": {"depth": 3, "width": 8}}),
@@ -215,7 +216,20 @@ def test_settings_that_no_control_offers_are_shown_as_they_are():
 @pytest.mark.parametrize("rate", [2e-5, 1e-5, 50.0])
 def test_a_rate_beyond_the_slider_is_shown_as_it_is(rate):
     playground = _playground(replace(SMALL, lr=rate))
-    assert playground.training.controls["learning rate"].value == pytest.approx(rate) and playground.config.lr == rate
+    for control in ("learning rate", "exact rate"):
+        assert playground.training.controls[control].value == pytest.approx(rate)
+    assert playground.config.lr == rate
+
+
+def test_a_typed_rate_is_kept_to_its_last_digit_and_a_wrong_one_is_said():
+    playground = _playground()
+    typed = playground.training.controls["exact rate"]
+    typed.value = 0.0123456
+    assert "lr=0.0123456" in playground.code.state and playground.training.controls["learning rate"].value == 0.0123456
+    typed.value = -1.0
+    assert "lr" in str(playground.error) and playground.config.lr == 0.0123456
+    playground.training.controls["learning rate"].value = 0.1
+    assert playground.error is None and typed.value == 0.1
 
 
 def test_a_table_whose_diagram_could_not_be_drawn_does_not_outlive_its_settings(monkeypatch):

@@ -88,10 +88,13 @@ class Training(Knobs):
         self._rate = ipywidgets.FloatLogSlider(description="learning rate", value=0.1, min=-3.5, max=1, step=0.1,
                                                readout_format=".2g")
         self._rate.layout.width, self._rate.style.description_width = "24em", "initial"
+        self._exact = ipywidgets.FloatText(description="exact rate")  # the page rounds what a slider holds to its steps
+        self._exact.layout.width, self._exact.style.description_width = "12em", "initial"
         self._whole = {"batch_size": _number("batch size", 1, 4096), "epochs": _number("epochs", 1, 1000),
                        "seed": _number("seed", 0, 10**6)}
-        super().__init__([self._rate, *self._whole.values()])
+        super().__init__([self._rate, self._exact, *self._whole.values()])
         self._heard(self._rate, lambda rate: on_change(lr=float(f"{rate:.2g}")))
+        self._heard(self._exact, lambda rate: on_change(lr=rate))
         for name, control in self._whole.items():
             self._heard(control, lambda value, name=name: on_change(**{name: value}))
 
@@ -99,7 +102,7 @@ class Training(Knobs):
         steps = math.log10(config.lr) / self._rate.step  # a restored rate may lie beyond the slider's ends
         self._rate.min = min(self._rate.min, math.floor(steps) * self._rate.step)
         self._rate.max = max(self._rate.max, math.ceil(steps) * self._rate.step)
-        self._rate.value = config.lr
+        self._rate.value = self._exact.value = config.lr
         for name, control in self._whole.items():
             control.max = max(control.max, getattr(config, name))
             control.value = getattr(config, name)
