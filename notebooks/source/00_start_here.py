@@ -192,7 +192,7 @@ distinguishes the images, is {sigmoid.variance:.3f} after Sigmoid and {relu.vari
 # layer for different activations. For normal $z$ these are exact numbers (integrals, computed to many digits).
 # Whether they *matter* for training is another question. The next section measures.
 #
-# ## 4. Twenty seconds of training
+# ## 4. A minute of training
 #
 # You will train the same network twice, with Sigmoid, once with vanilla BN (`before`) and once with our
 # reconstruction of CBN (`complete`). Both start from the same weights, see the same images in the same order, and
