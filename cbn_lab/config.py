@@ -49,7 +49,8 @@ class TrainConfig:
     schedule          of the learning rate: "one_cycle", or "steps": divided by 10 after 1/3, 2/3 and 8/9 of the epochs,
                       without warm-up
     image_size        for an image folder: cut this many pixels a side out of photographs of any size, decoded as they
-                      are needed (`cbn_lab.stream`; no crop_padding then). None: images of one size, held in memory
+                      are needed (`cbn_lab.stream`; no crop_padding then). None: images of one size, held in memory;
+                      with resnet50 it means 224
     """
 
     data: str = "digits"
@@ -135,8 +136,11 @@ class TrainConfig:
         if precision == "auto":
             precision = "bf16" if has_fast_bf16(device) else "fp32" if device == "cpu" else "fp16"
         self._require_fitting(device, distributed.ranks())
-        padding, flip = (1, False) if self.data == "digits" else (4 if self.image_size is None else 0, True)
-        return replace(self, device=device, precision=precision, ranks=distributed.ranks(),
+        image_size = self.image_size
+        if image_size is None and self.model == "resnet50" and self.data.startswith("imagefolder:"):
+            image_size = 224
+        padding, flip = (1, False) if self.data == "digits" else (4 if image_size is None else 0, True)
+        return replace(self, device=device, precision=precision, ranks=distributed.ranks(), image_size=image_size,
                        crop_padding=padding if self.crop_padding is None else self.crop_padding,
                        flip=flip if self.flip is None else self.flip)
 

@@ -1,12 +1,12 @@
 """Class-folder sets of photographs that do not fit into memory: decoded in worker processes while the network trains.
 
-    cbn-lab train --data imagefolder:PATH --image-size 224 --model resnet50 --workers 8 \\
+    cbn-lab train --data imagefolder:PATH --model resnet50 --image-size 224 --workers 8 --placement before \\
         --epochs 90 --batch-size 256 --schedule steps --lr 0.1 --weight-decay 1e-4 --decay-norm
 
-is the 90-epoch recipe of ResNet-50 on ILSVRC2012 (He et al. 2016, with the crops of Szegedy et al. 2015; Nesterov
-momentum, no warm-up, weights drawn as in `models`; --placement complete for our reconstruction of CBN). PATH holds
-train/CLASS/ and val/CLASS/ (or test/CLASS/) with JPEG, PNG, WebP or other files of any size. ILSVRC2012's validation
-images come in one folder: sort them into class folders first.
+is the 90-epoch recipe of ResNet-50 on ILSVRC2012 (He et al. 2016, with the crops of Szegedy et al. 2015; here with
+Nesterov momentum and weights drawn as in `models`; no warm-up), with --placement complete for our reconstruction of
+CBN. PATH holds train/CLASS/ and val/CLASS/ (or test/CLASS/) with JPEG, PNG, WebP or other files of any size.
+ILSVRC2012's validation images come in one folder: sort them into class folders first.
 
 What it costs, by arithmetic; at full size nothing was run:
 

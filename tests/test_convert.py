@@ -325,6 +325,22 @@ def test_what_fits_no_pattern_is_named_and_kept():
         convert(nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1), nn.ReLU()), "complete")
 
 
+def test_a_weight_layer_that_something_else_reads_stays_as_it_is():
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            z = self.conv(x)
+            return z + F.relu(self.bn(z))
+
+    given = shaken(Read())
+    assert_same_function(copy.deepcopy(given), convert(given, "before"), SMALL)
+    z = given.conv(SMALL)
+    torch.testing.assert_close(convert(given, "complete", "tanh")(SMALL), z + standardized(torch.tanh(z)))
+
+
 def test_a_shared_weight_layer_keeps_its_place():
     class Shared(nn.Module):
         def __init__(self):

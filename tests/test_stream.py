@@ -214,6 +214,8 @@ def test_order_and_cuts_depend_on_seed_and_epoch_alone(photographs):
     assert not multiprocessing.active_children()
     for other in ({"seed": 2}, {"number": 3}):
         assert not any(torch.equal(a, b) for (a, _), (b, _) in zip(epoch(alone), epoch(alone, **other), strict=True))
+        one = alone.subset([0])  # always the same image, never the same part of it
+        assert not torch.equal(epoch(one, batch=1)[0][0], epoch(one, batch=1, **other)[0][0])
 
 
 def test_an_epoch_that_is_left_leaves_no_process(photographs):
@@ -366,6 +368,17 @@ def test_a_run_that_stops_in_an_epoch_goes_on(photographs, tmp_path):
     assert not multiprocessing.active_children()
     rest = [(p.step, p.loss) for p in train.train(config, checkpoint=tmp_path / "at.ckpt", resume=True, workers=0)]
     assert first + rest == whole and len(whole) == 6
+
+
+def test_resnet50_on_an_image_folder_means_the_usual_size():
+    def resolved(**changes):
+        usual = {"data": "imagefolder:zoo", "model": "resnet50", "device": "cpu"}
+        return train.TrainConfig(**usual | changes).resolved()
+
+    assert (resolved().image_size, resolved().crop_padding, resolved().flip) == (224, 0, True)
+    assert resolved(image_size=64).image_size == 64
+    assert (resolved(model="resnet18").image_size, resolved(model="resnet18").crop_padding) == (None, 4)
+    assert resolved(data="cifar10").image_size is None
 
 
 def test_settings_that_do_not_fit_are_named(photographs, tmp_path, capsys):
