@@ -105,8 +105,9 @@ def watching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        collective = isinstance(error, dist.DistError) or re.search("gloo|NCCL", str(error))
-        if ranks() == 1 or isinstance(error, LostRankError) or not collective:
+        if ranks() == 1 or isinstance(error, LostRankError):
+            raise
+        if not (isinstance(error, dist.DistError) or re.search("gloo|NCCL", str(error))):
             raise
         _state.stopping = True
         raise LostRankError("a rank was lost: it ended, or did not answer in time") from error
