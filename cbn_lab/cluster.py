@@ -23,6 +23,9 @@ from cbn_lab._places import cores
 from cbn_lab._tasks import Event, Note, Task, require_jobs, resolved, sentence, trained
 from cbn_lab.config import TrainConfig
 
+# Ray takes 127.0.0.1 for the machine's address on the network, unless it is told that there will be no other machine:
+# the second variable does that on every system. The first keeps it from reporting its use.
+_ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _OBJECT_STORE = 100 * 2**20  # bytes; settings and records are small
 
 
@@ -31,6 +34,8 @@ class Cluster:
 
     def __init__(self, address: str, jobs: int | None, prepare: Callable | None):
         require_jobs(jobs)
+        if address == "local":  # before Ray is imported, which reads them then
+            os.environ |= _ALONE
         try:
             import ray
         except ImportError:
@@ -111,7 +116,6 @@ def _how(address: str, jobs: int | None) -> dict:
     """Arguments of ray.init."""
     if address != "local":
         return {"address": address, "runtime_env": {"py_modules": [str(Path(cbn_lab.__file__).parent)]}}
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     return {"address": "local", "num_cpus": jobs or cores(), "include_dashboard": False,
             "_node_ip_address": "127.0.0.1", "object_store_memory": _OBJECT_STORE}
 
