@@ -1,9 +1,10 @@
 """Several short runs at once, for nets so small that starting their kernels takes longer than running them.
 
-Measured on two cores of an AMD EPYC (Zen 4), torch 2.15, one thread, eight nets that differ in seed, digits, fp32: a
-stack takes 0.3 of the time of one by one for convnet (4, 8, 8) and 0.4 for an mlp of width 16, both on batches of 16,
-but 1.2 times it for the default convnet on batches of 128, whose kernels are no longer small. `cbn-lab bench --only
-stack` measures it again. On a GPU, where a kernel has to be larger to matter, it is not measured yet.
+Measured on one core of an AMD EPYC (Zen 4), torch 2.15, bf16, eight nets on the digits that differ in seed
+(results/bench/stack.json, written while the machine had other work): three times as fast as one by one for convnet
+(4, 8, 8) and for an mlp of width 16, both on batches of 16; no gain, 0.8 to 1.1 in three measurements, for the default
+convnet on batches of 128, whose kernels are not small there. So it is for small nets on a CPU. On a GPU, where kernels
+have to be much larger to matter, it is not measured yet: `cbn-lab bench --only stack` does it.
 
 The weights of n nets are the rows of one matrix [n, D]; forward and backward pass are the single net's under
 `torch.func.vmap`, and the update is SGD written out. Statistics and running moments are each net's own, so every run
