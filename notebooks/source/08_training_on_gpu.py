@@ -1,0 +1,820 @@
+# %% [markdown]
+# # Training on a GPU: how is it trained at full size, and on many GPUs?
+#
+# A training loop that works is not yet fast. In this notebook you take the script that most of us write, and change one
+# thing at a time until it is the loop of this course. Each change is measured, on a recorded machine and on yours. Then
+# you compute how fast it could be at best, look at what half precision does to a batch norm (BN), and spread one batch
+# over several processes.
+#
+# You need no GPU. Everything runs on a CPU, and on a GPU where there is one.
+#
+# **You will be able to**
+#
+# 1. find the lines of a loop that make the processor wait (section 1, exercise 8.1);
+# 2. augment a whole batch on the device (section 2, exercise 8.2);
+# 3. measure what a change gives, and say whether it changes the numbers (section 3, exercise 8.5);
+# 4. compute a lower limit for the time of a layer, and say why normalization waits for memory (section 4, exercise
+#    8.6);
+# 5. say where a norm needs float32, and what loss scaling is for (section 5, exercise 8.7);
+# 6. train on several devices with the right statistics and the right gradient (section 6, exercises 8.3 and 8.4).
+#
+# **Time:** about 35 minutes without the exercises: the words at 150 a minute, the proofs at half that speed. Sections
+# 1 to 6 take 3, 2, 5, 6, 4 and 6 minutes, what stands around them 7, and the cells about two more, on two CPU cores.
+#
+# Every claim carries one of four labels: **proved**, **measured** (device, settings, repeats), **reported** (in a cited
+# source), **folklore**.
+
+# %%
+# Set-up, the same in every notebook. It can be run again at any time.
+import os
+import sys
+from pathlib import Path
+
+if "google.colab" in sys.modules:  # Colab has PyTorch and all the rest; nothing of it is touched
+    here = Path.cwd()
+    copies = [p for p in (here, here.parent, *here.glob("*/")) if (p / "cbn_lab").is_dir()]
+    if not copies:
+        raise FileNotFoundError(
+            "put a copy of this repository into the session first: upload it, or use git clone")
+    if str(copies[0]) not in sys.path:
+        sys.path.insert(0, str(copies[0]))
+    os.chdir(copies[0] / "notebooks")  # ../results and ../data are found from there
+
+# %% tags=["nbval-ignore-output"]
+import contextlib
+import html
+import inspect
+import io
+import subprocess
+import tempfile
+from dataclasses import replace
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from IPython.display import HTML, Markdown, display
+from PIL import Image
+from torch import nn
+from torchvision.transforms import functional
+
+from cbn_lab import data, figures, ladder, norms, runs, speeds, waits, widgets
+from cbn_lab.bench import kernels, limits, student
+from cbn_lab.bench.measure import alternate, ratio
+from cbn_lab.exercises import ex08, ex08_moments, exercise
+from cbn_lab.figures import Table
+from cbn_lab.train import TrainConfig, Trainer, fit
+
+DATA = None  # CIFAR-10 is looked for where the data module says; or name its folder here
+settings = ladder.config()  # the device, the net and the batch of this notebook
+print("device:", runs.device_name(settings.device))
+
+
+def show_code(*parts):
+    """Sources, as they stand in the library."""
+    display(Markdown("```python\n" + "\n".join(inspect.getsource(part) for part in parts) + "```"))
+
+
+def discussion(*parts):
+    """Folded, so that it gives nothing away before your guess."""
+    inside = "".join(part if isinstance(part, str) else part.html() for part in parts)
+    display(HTML(f"<details><summary>Discussion. Open it after your guess.</summary>{inside}</details>"))
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol or word | meaning |
+# |---|---|
+# | $B$ | images per optimizer step, the *optimizer batch* |
+# | normalization batch | the images whose values share one mean and one variance |
+# | $R$, rank | number of processes that train together, and one of them |
+# | $n_r$, $n$ | values of a channel on rank $r$, and on all ranks together |
+# | $\mu_r$, $v_r$, $M_{2,r}$ | mean, biased variance and sum of squares around the mean, on rank $r$ |
+# | rung | one step from the slow loop to the fast one: the rung above with one change |
+# | map | all values of a layer's output for one batch, $B \times C \times H \times W$ |
+# | operation | one multiplication or one addition |
+#
+# ## 1. What waits for what
+#
+# Here is the script that most of us write first: PIL images, torchvision's transforms, a `DataLoader`, float32. It is
+# honest code, without a planted slowness.
+
+# %%
+show_code(student.make_loader, student.train)
+
+# %% [markdown]
+# One step does five kinds of work. Images are *transformed*, one by one, in Python. They are *copied* to the device.
+# The processor *hands out* operations, one after the other; on a GPU each costs some microseconds, however small it
+# is (a *launch*). The device *computes* them. And now and then the processor *waits* for a result.
+#
+# On a GPU the processor does not wait by itself. It hands out work and goes on. As long as it is ahead, the device
+# never idles. So there are two ways to lose time: hand out work too slowly, or ask for a result too early.
+#
+# How is the time of this script divided here?
+
+# %% tags=["nbval-ignore-output"]
+with ladder.images_for(settings, DATA) as (found, training):
+    slow = ladder.Student(found, training)
+ready = []
+seconds = alternate({"images": lambda: ready.append(next(slow.feed)),
+                     "step": lambda: slow.step(*ready[-1]).item()}, repeats=7)
+share = {part: median(times) for part, times in seconds.items()}
+display(Markdown(
+    f"Images from {training.source.split(',')[0]}, batches of {found.batch_size}, median of 7: **{share['images']:.3f} "
+    f"s** for the images of a batch, **{share['step']:.3f} s** for its SGD step. Making the images takes "
+    f"{100 * share['images'] / sum(share.values()):.0f} % of the time on {runs.device_name(found.device)}."))
+
+# %% [markdown]
+# The share of the images depends on the device above all. The transforms always run on the CPU. The faster the device,
+# the more of the time is spent waiting for them. (`num_workers` spreads them over more CPU cores, if you have them.)
+#
+# ### What makes the processor wait
+#
+# Python needs a *value* for some things: to print it, to decide an `if`, or to know how large a result will be. Then it
+# has to wait until the device has computed everything up to there. Here is a loop with more than one such line. The
+# images are on the GPU already.
+
+# %%
+print(ex08.numbered())
+
+# %% [markdown]
+# **Exercise 8.1** In which lines does the processor wait, in each step? Put a set of line numbers in place of `None`.
+# `ex.hint()`, `ex.hint(2)` and so on help in steps; `ex.solution()` shows one way.
+
+# %%
+ex = exercise("8.1")
+lines = None
+ex.check(lines)
+
+# %% [markdown]
+# You need not trust your eyes. `waits.found` runs a function and watches its operators, on a CPU as well. (On a GPU,
+# `torch.cuda.set_sync_debug_mode("warn")` does it for whole programs.)
+
+# %% jupyter={"source_hidden": true} cellView="form"
+net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+few = [(torch.randn(6, 3, 2, 2), torch.arange(6) % 3) for _ in range(2)]
+with contextlib.redirect_stdout(io.StringIO()):  # the loop prints
+    waiting = waits.found(ex08.a_loop, net, few, torch.optim.SGD(net.parameters(), lr=0.1))
+source = inspect.getsource(ex08.a_loop).splitlines()
+discussion("<p>Found by running the loop:</p><ul>", *(
+    f"<li>line {line}, <code>{html.escape(source[line - 1].strip())}</code>: {reason}</li>"
+    for line, reason in sorted(waiting.items())),
+    "</ul><p>Sums, masks and lists of tensors stay on the device. Read them once, at the end of an epoch.</p>")
+
+# %% [markdown]
+# **What you should now believe, and how sure we are.** Asking for a value ends the processor's lead (that is what the
+# operators do: *proved* by running them). What it costs depends on how far ahead it was. On a CPU there is no lead, and
+# it costs next to nothing. You will measure that in section 3.
+#
+# ## 2. Images on the device
+#
+# CIFAR-10 as uint8 has 50,000 x 32 x 32 x 3 bytes, 154 MB. That fits into any GPU. So copy all of it once, and cut,
+# mirror and normalize there, a whole batch at a time.
+#
+# torchvision's transforms draw *once* for a whole batch if they get one. Then all images are shifted alike
+# (*reported*: torchvision, issue 8484). A draw for each image is ours to write.
+#
+# **Exercise 8.2** Write it. No loop over the images.
+
+# %%
+ex = exercise("8.2")
+
+
+def crop_and_flip(images, dy, dx, flip, pad):
+    """uint8 [B, H, W, C]: each image padded with `pad` zeros on all sides, cut to H x W, then mirrored where `flip`.
+
+    images uint8 [B, H, W, C]; dy, dx int64 [B] in 0 .. 2 pad, the upper left corner of the cut in the padded image;
+    flip bool [B]: left and right exchanged.
+    """
+    raise NotImplementedError
+
+
+ex.check(crop_and_flip)
+
+# %% [markdown]
+# **Check** with the usual transforms: the same draws, one PIL image after the other. Every pixel should agree.
+
+# %%
+augment = ex.use(crop_and_flip)
+digits = data.load("digits", "train")
+chosen = digits.images[:10]
+draws = data.augmentation(10, torch.Generator().manual_seed(0), pad=2, flip=True)
+ours = augment(chosen, draws.dy, draws.dx, draws.flip, 2)
+theirs = []
+for place, image in enumerate(chosen):
+    picture = functional.pad(Image.fromarray(image[:, :, 0].numpy()), 2)
+    picture = functional.crop(picture, int(draws.dy[place]), int(draws.dx[place]), 8, 8)
+    picture = functional.hflip(picture) if draws.flip[place] else picture
+    theirs.append(functional.pil_to_tensor(picture).permute(1, 2, 0))
+print("every pixel agrees with the PIL images:", torch.equal(ours, torch.stack(theirs)))
+mirrored = ", ".join(str(digit) for digit, flip in enumerate(draws.flip.tolist()) if flip)
+cut = figures.images(replace(digits, images=ours), 10).fig
+display(figures.images(digits, 10),
+        figures.Figure(cut, f"The same ten digits, each cut out at a place of its own; mirrored are {mirrored}."))
+
+# %% [markdown]
+# Ten digits, and the same ten after a crop and a flip of their own. (Mirrored digits are no digits. So the course flips
+# CIFAR's images, and not these.)
+#
+# How long do both take for a batch of CIFAR's size?
+
+# %% tags=["nbval-ignore-output"]
+at_once = training.shuffled(0, 0, found.batch_size, pad=4, flip=True)
+seconds = alternate({"one by one, PIL": lambda: next(slow.feed),
+                     "at once, uint8": lambda: data.normalize(next(at_once)[0], training)}, repeats=7)
+display(Table([("a batch of images", "ms, median of 7"),
+               *((name, f"{1000 * median(times):.2f}") for name, times in seconds.items())]),
+        Markdown(f"On the CPU already, at once is {ratio(seconds, 'one by one, PIL', 'at once, uint8'):.0f} times as "
+                 f"fast ({torch.get_num_threads()} threads)."))
+
+# %% [markdown]
+# **What you should now believe, and how sure we are.** The same augmentation can be had for a small part of the price
+# (*measured* above, on your machine). It needs data that fit into memory, decoded. Photographs of ImageNet's size do
+# not. They are decoded by several worker processes, while the device computes (`cbn_lab.stream`).
+#
+# ## 3. One change at a time
+#
+# Now the whole way. Each rung below takes over everything from the rung above it and replaces **one** thing. They are
+# classes, so that this can be read off: what a class does not define, it has from the class in brackets.
+
+# %%
+show_code(ladder.Student)
+
+# %%
+show_code(ladder.NoWaiting, ladder.OnDevice, ladder.ChannelsLast, ladder.HalfPrecision, ladder.FusedOptimizer)
+
+# %% [markdown]
+# - **Channels last.** Memory is a line. Usually all pixels of channel 1 come first, then those of channel 2 (`NCHW`).
+#   The fast convolution kernels want all channels of a pixel side by side (`NHWC`). Same numbers, another order in
+#   memory. If one tensor has the wrong order, somewhere a kernel copies.
+# - **Half precision.** Inside `autocast` convolutions and matrix products run in bf16, or in fp16 on GPUs without bf16.
+#   The weights stay in float32. Section 5 says what else has to.
+# - **Fused optimizer.** One kernel for all parameters, instead of several for each.
+# - **The library's loop** (`cbn_lab.train.Trainer`) is the last of these. It adds a schedule for the learning rate, the
+#   training accuracy, a check for losses that are not finite, and records. That should cost nothing.
+# - On a GPU two more are possible. **compile** fuses operations into fewer kernels. **CUDA graphs** record all launches
+#   of a step once and replay them as one. That helps if launches are what takes the time.
+#
+# Does a change alter the numbers?
+
+# %%
+Table([("rung", "one change of", "its losses"),
+       *((rung.title, ladder.above(rung).title if ladder.above(rung) else "", rung.numbers) for rung in ladder.RUNGS)])
+
+# %% [markdown]
+# A test of this course checks that table: with the same order and the same crops, the rungs "up to rounding" give the
+# losses of the usual script. Here are some of them for six steps with one seed, on the CPU.
+
+# %% tags=["nbval-ignore-output"]
+six = replace(ladder.config(device="cpu", batch_size=32, steps=1), precision="bf16", train_images=192)
+losses = {}
+with ladder.images_for(six, DATA) as (config, images):
+    for rung in ladder.EAGER[:-1]:
+        torch.manual_seed(0)  # from which the DataLoader draws
+        arm = rung(config, images)
+        losses[rung] = [arm.part() for _ in range(6)]
+rows = [("rung", "compared with", "difference of the losses in step 1", "in step 6")]
+for rung in (ladder.NoWaiting, *ladder.EAGER[3:-1]):
+    other = ladder.above(rung)
+    apart = [abs(a - b) for a, b in zip(losses[rung], losses[other], strict=True)]
+    rows.append((rung.title, other.title, f"{apart[0]:.0e}", f"{apart[-1]:.0e}"))
+Table(rows)
+
+# %% [markdown]
+# No waiting changes nothing at all. Another order in memory changes the last digits of the first loss, since sums are
+# taken in another order; half precision changes more of them. And what begins in the last digits grows from step to
+# step, as in notebook 01. So two fast loops do not end with the same numbers, and none of them is wrong.
+#
+# ### How to measure
+#
+# - *Warm up.* The first steps choose kernels, allocate memory, compile.
+# - *Read the clock when the device is done.* On a GPU, a timer around a call measures how long it took to hand out the
+#   work. Each timed part here ends with reading a loss.
+# - *Alternate.* A B C A B C ... : other work on the machine then hits all of them.
+# - *Take ratios within a round*, then the median over the rounds, and show the range. One number says nothing about the
+#   next one.
+# - *Say on what*: device, threads, versions, net, batch.
+#
+# **Guess.** Which single change gives most on the recorded CPU? Put them in order. The net has six convolutions, the
+# CPU has units for bf16. (In the result, what is called a seed is a repeat.)
+
+# %%
+recorded = {found.device: found for found in speeds.records() if found.settings["model"] == "convnet"}
+cpu = next(found for found in recorded.values() if found.settings["device"] == "cpu")
+CHANGES = [rung.title for rung in (ladder.ChannelsLast, ladder.NoWaiting, ladder.HalfPrecision, ladder.FusedOptimizer,
+                                   ladder.OnDevice)]
+widgets.predict_ranking("8-change", f"{cpu.device}: which change makes the loop faster by the largest factor?", CHANGES,
+                        {change: cpu.gains(change) for change in CHANGES},
+                        metric="times as fast as the one it changes")
+
+# %% jupyter={"source_hidden": true} cellView="form"
+best = max(cpu.above, key=lambda rung: median(cpu.gains(rung)))
+whole = cpu.gains(ladder.Library.title, ladder.Student.title)
+none = [rung for rung in cpu.above if min(cpu.gains(rung)) <= 1 <= max(cpu.gains(rung))]
+gpus = [found for found in speeds.records() if found.settings["device"] != "cpu"]
+discussion(figures.speed_ladder(recorded),
+           f"<p>{cpu.device}, {cpu.setting()}, torch {cpu.provenance['versions']['torch']}. In all the library's loop "
+           f"is {median(whole):.2f} times as fast as the usual script (range over the repeats {min(whole):.2f} to "
+           f"{max(whole):.2f}). The largest change is <em>{best}</em>, {median(cpu.gains(best)):.2f} times.</p>"
+           f"<p>Not told apart from no change, by the range over the repeats: {', '.join(none) or 'none'}.</p>"
+           f"<p>{'Note of the record: ' + html.escape(cpu.note) + '.' if cpu.note else ''}</p>")
+
+# %% [markdown]
+# ### Your machine
+#
+# The next cell measures all rungs on what you have, in about half a minute on two CPU cores. Before you run it: which
+# rungs will come out differently from the recorded ones, and why?
+
+# %% tags=["nbval-ignore-output"]
+live = ladder.measure(ladder.config(steps=1 if settings.device == "cpu" else 5), root=DATA, rungs=ladder.EAGER)
+print(live.table())
+
+# %% tags=["nbval-ignore-output"]
+there = "; ".join(f"{found.device} ({found.setting()})" for found in speeds.records())
+missing = "" if gpus else "**No GPU has been recorded yet**, so this notebook claims nothing about the speed of one. "
+display(widgets.speed_explorer({**recorded, f"yours, now: {live.device}": live}))
+display(Markdown(f"**Recorded:** {there}. {missing}On a machine with a GPU, `python -m cbn_lab.ladder --out "
+                 "results/speed` adds yours, with compile and CUDA graphs; `--model resnet18` adds a larger net."))
+
+# %% [markdown]
+# Read the left panel for how fast, and the right one for what a change gave. A line that crosses 1 is a change that
+# this measurement does not tell from none. Two more things to look at:
+#
+# - `.item()` costs nothing on a CPU, as there is no lead to lose. On a GPU it can matter (*folklore*, until you have
+#   measured it on yours).
+# - The order of the rungs matters. A change shows only when it is the slowest part that gets faster. Try half precision
+#   while PIL still makes the images: `compared with` in the menu does not answer that, but a class of three lines does.
+#
+# **What you should now believe, and how sure we are.** On the recorded CPU the way from the usual script to the
+# library's loop is worth a factor, and the factor comes from few of the changes (*measured*: one machine, one net,
+# the repeats above). Which ones, differs between devices. So measure yours.
+#
+# ## 4. How fast could it be?
+#
+# A measured speed says little without a limit beside it.
+#
+# **Statement (proved).** A device that does at most $P$ operations and moves at most $W$ bytes per second needs at
+# least $\max(Q/P,\ D/W)$ seconds for $Q$ operations on $D$ bytes. So it does at most $\min(P,\ W\cdot Q/D)$
+# operations per second.
+#
+# **Proof.** Each of the two alone takes that long. At best they overlap completely. Divide $Q$ by the time. $\square$
+#
+# $Q/D$ is called the *arithmetic intensity*, and the curve $\min(P, W\cdot Q/D)$ the *roofline* (Williams et al. 2009).
+# Left of its corner a layer waits for memory, right of it for arithmetic.
+#
+# Count for a 3 x 3 convolution with $C$ channels in and out, forward and backward. Each output value takes $9C$
+# multiplications and as many additions, so $18C$ operations; the two products of the backward pass take as many each:
+# $54C$ a value. Forward reads a map and writes one. Backward takes two passes, and each of them touches two maps (the
+# weights are small beside them). That is 6 maps, at 2 bytes a value in bf16. So $Q/D = 54C/12 = 4.5\,C$.
+#
+# Now BN. Forward: read $x$ for the statistics, read it again to normalize, write $y$: 3 maps. Backward: read $\partial
+# F/\partial y$ and $x$ for the two sums of notebook 01's formula, read both again and write $\partial F/\partial x$: 5
+# maps. **8 maps** in all, and some 20 operations a value. $Q/D = 20/16$, about 1, *whatever the number of channels*.
+#
+# ReLU: forward 2 maps, backward 3. One operation a value and pass.
+#
+# **Guess.** Take a block convolution, BN, ReLU, with 64 channels in bf16, on an H100: by its data sheet
+# $P \approx 990\cdot 10^{12}$ operations (bf16, dense) and $W = 3.35\cdot 10^{12}$ bytes a second. Of the least time
+# that the block can take, kernel by kernel, which share do BN and ReLU have?
+
+# %%
+DEVICES = limits.SHEETS  # name -> (operations/s, bytes/s), reported by data sheets
+
+
+def least(device, operations, maps):
+    """Seconds for one value of a map in two bytes: `operations` on it, and as many maps moved."""
+    peak, bandwidth = DEVICES[device]
+    return max(operations / peak, 2 * maps / bandwidth)
+
+
+def share_of_norm(device, channels):
+    """% of the least time of a block that BN and ReLU take."""
+    convolution, norm, relu = least(device, 54 * channels, 6), least(device, 20, 8), least(device, 2, 5)
+    return 100 * (norm + relu) / (convolution + norm + relu)
+
+
+widgets.predict_number("8-share", "H100, 64 channels: which share of the least time do BN and ReLU take?",
+                       {"the formula": [share_of_norm("NVIDIA H100", 64)]}, low=0, high=100, tolerance=10,
+                       what="share of the time (%)", step=1)
+
+# %% jupyter={"source_hidden": true} cellView="form"
+layers = {"ReLU": 2 / 10, "BN": 20 / 16, "conv, 64": 54 * 64 / 12, "conv, 512": 54 * 512 / 12}
+rows = "".join(f"<tr><td>{device}</td>" + "".join(f"<td>{share_of_norm(device, channels):.0f} %</td>"
+                                                  for channels in (32, 64, 128, 512)) + "</tr>" for device in DEVICES)
+discussion(figures.roofline(DEVICES, layers),
+           "<p>Share of BN and ReLU in the least time of a block, by channels:</p><table><tr><th></th><th>32</th><th>64"
+           f"</th><th>128</th><th>512</th></tr>{rows}</table>",
+           "<p>A convolution with few channels does not keep the arithmetic busy either. With many it does, and then "
+           "the share of the norm falls. A GPU that computes faster makes that share <em>larger</em>, one with faster "
+           "memory makes it smaller.</p>")
+
+# %% [markdown]
+# The same for the whole net of this notebook, counted operator by operator (`cbn_lab.bench.kernels`), in bf16 with
+# batches of 512. A GPU that reached these numbers would never wait for the processor, nor for Python.
+
+# %%
+with ladder.images_for(settings, DATA) as (found, _):
+    found = replace(found, precision="bf16", device="cpu")  # counted, not timed
+    costs = kernels.count(Trainer(replace(found, batch_size=n), root=DATA) for n in (2, 4))
+rows = [("device", "images/s at most", "convolutions", "norms", "activations and the rest")]
+for device, machine in DEVICES.items():
+    seconds = limits.by_kind(costs, lambda kernel, machine=machine: limits.least_seconds(kernel, 512, *machine))
+    total, norm, products = sum(seconds.values()), seconds["norm"], seconds["convolution, product"]
+    rows.append((device, f"{1 / total:,.0f}", *(f"{100 * part / total:.0f} %" for part in (
+        products, norm, total - norm - products))))
+Table(rows)
+
+# %% [markdown]
+# ### Why a fused kernel matters
+#
+# The 8 maps are those of a kernel that does all of BN in two passes each way. What if BN is written in plain tensor
+# operations, as in notebook 01? Each operation then is a kernel of its own, which reads its inputs from memory and
+# writes its result back. Count them: below, each operator reports how many whole maps go in and out.
+
+# %% tags=["nbval-ignore-output"]
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Maps(TorchDispatchMode):
+    """Counts whole maps of `size` values that operators read and write; views move nothing."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.moved, self.kernels = size, 0, 0
+
+    def _maps(self, values):
+        return sum(isinstance(v, torch.Tensor) and v.numel() == self.size and
+                   v.untyped_storage().nbytes() >= v.numel() * v.element_size() for v in tree_leaves(values))
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        moved = 0 if function.is_view else self._maps(args) + self._maps(result)
+        self.moved, self.kernels = self.moved + moved, self.kernels + (moved > 0)
+        return result
+
+
+def counted(layer):
+    x = torch.randn(8, 4, 6, 6, requires_grad=True)
+    with Maps(x.numel()) as maps:
+        layer(x).sum().backward()
+    return maps.moved, maps.kernels
+
+
+two = {"torch's, one operator each way": nn.BatchNorm2d(4), "written out, as in notebook 01": norms.BatchNorm2d(4)}
+Table([("layer", "maps in and out of its operators", "operators that move a map"),
+       *((name, *counted(layer)) for name, layer in two.items())])
+
+# %% [markdown]
+# For torch's layer the count shows what goes in and out of *one* operator each way; inside, it reads its inputs
+# twice, as each value depends on all: 8, as above. The layer that is written out moves several times as much. A more
+# careful composition gets by with about 23 (*reported*, by those who built this course's layers). That is why the
+# library normalizes with the fused kernel wherever it can. Our reconstruction of CBN does too: it has *one* norm per
+# block, like vanilla BN, and its two shifts ride on kernels that are there anyway.
+#
+# What does it cost here?
+
+# %% tags=["nbval-ignore-output"]
+x = torch.randn(16, 64, 32, 32).to(settings.device, memory_format=torch.channels_last).requires_grad_()
+parts = {"convolution": nn.Conv2d(64, 64, 3, padding=1, bias=False), "BN, fused": nn.BatchNorm2d(64),
+         "BN, written out": norms.BatchNorm2d(64), "ReLU": nn.ReLU()}
+parts = {name: part.to(settings.device, memory_format=torch.channels_last) for name, part in parts.items()}
+
+
+def both_ways(layer):
+    return lambda: torch.autograd.grad(layer(x).sum(), x)[0].flatten()[0].item()
+
+
+seconds = alternate({name: both_ways(part) for name, part in parts.items()}, repeats=7)
+Table([("forward and backward, float32, 64 channels", "ms, median of 7", "times fused BN"),
+       *((name, f"{1000 * median(times):.1f}", f"{ratio(seconds, name, 'BN, fused'):.2f}")
+         for name, times in seconds.items())])
+
+# %% [markdown]
+# **What you should now believe, and how sure we are.** Normalization is bound by memory on every device with more than
+# one or two operations a byte to spare, and that is every GPU (*proved* from counts; peaks *reported* by data
+# sheets). A fused kernel moves a fraction of what the formulas moved one by one would (*proved* by counting
+# operators). The limits are lower bounds. How near a real kernel comes, only a measurement tells.
+#
+# ## 5. Half precision
+#
+# | format | bits of the significand | largest value | smallest normal value |
+# |---|---|---|---|
+# | float32 | 24 | $3\cdot10^{38}$ | $10^{-38}$ |
+# | bf16 | 8 | $3\cdot10^{38}$ | $10^{-38}$ |
+# | fp16 | 11 | 65,504 | $6\cdot10^{-5}$ |
+#
+# bf16 has the range of float32 and less than 3 digits. fp16 has more than 3 digits and a small range. Both have
+# consequences for a norm.
+#
+# ### Sums
+#
+# **Statement (proved).** Adding 1 to itself over and over in bf16 stops at 256.
+#
+# **Proof.** With 8 bits of significand, all integers up to $2^8 = 256$ can be written, and above 256 only the even
+# ones. $256 + 1$ lies in the middle between 256 and 258 and is rounded to the one with an even significand, 256.
+# $\square$
+#
+# So a mean over a mini-batch must not be *accumulated* in bf16, though its result may be stored in it. Kernels
+# accumulate in float32 for that reason. Running statistics are such a sum as well: an update that is smaller than
+# half a step of the format is lost.
+
+# %%
+total = torch.zeros((), dtype=torch.bfloat16)
+for _ in range(1000):
+    total = total + 1
+running = torch.tensor(100.0)
+rounded = running.bfloat16()
+for _ in range(200):  # the batches have mean 101, momentum 0.1
+    running, rounded = running.lerp(torch.tensor(101.0), 0.1), rounded.lerp(torch.tensor(101.0).bfloat16(), 0.1)
+print("1000 ones, added one by one in bf16:     ", float(total))
+print("the same by sum(), float32 inside:       ", float(torch.ones(1000, dtype=torch.bfloat16).sum()))
+print("running mean after 200 updates, float32: ", round(float(running), 3))
+print("the same in bf16:                        ", float(rounded))
+
+# %% [markdown]
+# Near 100 the numbers of bf16 are 0.5 apart, so an update of 0.1 is lost each time, and the running mean never moves.
+#
+# ### A large mean
+#
+# Statistics in float32 do not save what was rounded before. Near $m$, neighbouring numbers in bf16 are
+# $2^{\lfloor\log_2 m\rfloor - 7}$ apart. What is left of a signal with standard deviation 1?
+
+# %%
+signal = torch.randn(4096, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+rows = [("mean", "neighbours apart by, bf16", "std of bf16 values", "std of fp16 values", "std of float32 values")]
+for mean in (0, 1, 10, 100, 1000, 10_000):
+    apart = f"{2.0 ** (torch.tensor(float(mean)).log2().floor().item() - 7):g}" if mean else "very little"
+    rows.append((f"{mean:,}", apart, *(f"{float((mean + signal).to(kind).double().std()):.3f}"
+                                       for kind in (torch.bfloat16, torch.float16, torch.float32))))
+Table(rows)
+
+# %% [markdown]
+# At a mean of 10,000 all values become one number, and no statistics in whatever format bring the signal back. A signal
+# that was standardized does not have that problem. Half precision and normalization suit each other: the norm keeps the
+# signal where the format has its digits. It is the norm's own inside, means, variances and running statistics, that
+# stays in float32. So do $\gamma$ and the shifts; they are few.
+#
+# ### Gradients in fp16
+#
+# fp16 has another trouble. Gradients are small, and what is below about $3\cdot10^{-8}$ becomes 0. *Loss scaling*
+# multiplies the loss with a large number $s$, and so by the chain rule every gradient; the optimizer divides by $s$ in
+# float32. If a scaled gradient overflows, the step is left out and $s$ is halved.
+
+# %%
+w = nn.Parameter(torch.tensor([1.0, 1.0]))
+h = torch.tensor([1e-4, 1.0]).half()
+optimizer, scaler = torch.optim.SGD([w], lr=1.0), torch.amp.GradScaler("cpu", init_scale=2.0**14)
+
+
+def said(name):
+    print(f"{name:<22} {w.grad[0]:.2e}  {w.grad[1]:.2e}")
+
+
+def loss(factor):
+    return factor * (w.half() * h).sum().float()  # its gradient is factor * h, computed in fp16
+
+
+print("wanted                 1.00e-08  1.00e-04")
+loss(1e-4).backward()
+said("in fp16")
+optimizer.zero_grad()
+scaler.scale(loss(1e-4)).backward()
+said(f"loss times {scaler.get_scale():,.0f}")
+scaler.unscale_(optimizer)
+said("unscaled, in float32")
+scaler.step(optimizer)
+scaler.update()
+before = w.detach().clone()
+optimizer.zero_grad()
+scaler.scale(loss(100.0)).backward()  # 100 times the scale is more than fp16 holds
+said("too large a gradient")
+scaler.step(optimizer)
+scaler.update()
+print(f"weights unchanged: {torch.equal(before, w)}; the scale is now {scaler.get_scale():,.0f}")
+
+# %% [markdown]
+# **What you should now believe, and how sure we are.** Sums and running statistics of a norm need float32 (*proved*:
+# the sum that stops). bf16 needs no loss scaling, as it has float32's range; fp16 does (*proved* by the numbers
+# above). That a training in half precision ends as well as one in float32 is *reported* by many (Micikevicius et al.
+# 2018) and not tested in this notebook.
+#
+# ## 6. Many devices
+#
+# *Data parallel* training: each of $R$ processes, the *ranks*, has the whole net on a device of its own and takes a
+# share of every batch. After the backward pass the gradients are averaged over the ranks (an *all-reduce*). Then all
+# ranks make the same step and stay equal.
+#
+# For a net without norms that is the same as one process with the whole batch. With BN it is not. By default each rank
+# normalizes its own share. Then there are two batch sizes: the *optimizer batch* $B$, and the *normalization batch*,
+# which is $B/R$. If they are to be equal, the statistics must be *synchronized*.
+#
+# **Statement (proved).** Let rank $r$ have $n_r$ values with mean $\mu_r$ and sum of squares $M_{2,r}=\sum_i
+# (x_{ri}-\mu_r)^2$. Then with $n=\sum_r n_r$ all values together have
+#
+# $$ \mu = \frac1n\sum_r n_r\mu_r,\qquad M_2 = \sum_r\Big(M_{2,r} + n_r(\mu_r-\mu)^2\Big),\qquad v = M_2/n. $$
+#
+# **Proof.** $n_r\mu_r$ is the sum on rank $r$; add up and divide. For the second, on each rank
+# $\sum_i(x_{ri}-\mu)^2 = \sum_i(x_{ri}-\mu_r+\mu_r-\mu)^2 = M_{2,r} + 2(\mu_r-\mu)\sum_i(x_{ri}-\mu_r) +
+# n_r(\mu_r-\mu)^2$. The sum in the middle is 0 by the definition of $\mu_r$. Add up over the ranks. $\square$
+#
+# The mean of the ranks' variances leaves out the second term, how far their means are apart. For equal shares it is too
+# small as soon as two means differ. By how much?
+#
+# **Statement (proved).** If the values are drawn independently with variance $\sigma^2$, the expectation of each rank's
+# biased variance is $\frac{n_r-1}{n_r}\sigma^2$, and so is that of their mean for equal shares.
+#
+# **Proof.** Notebook 01, section 5: dividing by $n_r - 1$ makes the estimate unbiased. $\square$
+#
+# **Exercise 8.3** Write the joint mean and variance. A rank learns of the others only through `all_sum`.
+
+# %%
+ex = exercise("8.3")
+
+
+def spread_moments(x, all_sum):
+    """(mean, biased variance), [C] each, of the values of *all* ranks.
+
+    x [n, C]: the values of this rank; n differs between ranks and may be 0. all_sum(tensor): the sum of what all
+    ranks pass in the same call.
+    """
+    raise NotImplementedError
+
+
+ex.check(spread_moments)
+
+# %% [markdown]
+# **Check.** One pixel of 256 digits, spread over more and more ranks, in the order of the file and sorted by class. The
+# exact variance must not depend on how the values are spread. The mean of the variances does.
+
+# %%
+moments = ex.use(spread_moments)
+pixel = (digits.images[:256, 3, 4].double() / 255)
+by_class = pixel[digits.labels[:256].argsort(stable=True)]
+exact = float(pixel.var(0, correction=0).sum())
+rows = [("ranks", "values a rank", "joint variance / exact", "mean of variances / exact", "the same, sorted by class")]
+for ranks in (1, 4, 32, 128):
+    joint = ex08_moments.on_ranks(lambda x, all_sum: moments(x, all_sum)[1], pixel.chunk(ranks))[0]
+    naive = [float(torch.stack([share.var(0, correction=0) for share in values.chunk(ranks)]).mean(0).sum())
+             for values in (pixel, by_class)]
+    rows.append((ranks, 256 // ranks, f"{float(joint.sum()) / exact:.3f}", *(f"{v / exact:.3f}" for v in naive)))
+Table(rows)
+
+# %% [markdown]
+# In the order of the file what is missing is about $1/n_r$, as the second statement has it. Where a rank sees few
+# classes it is much more, as the means are further apart. So statistics per rank depend on how the data are dealt out.
+#
+# ### The gradient
+#
+# Averaging the ranks' gradients is right if all shares are equal. If not, an image on a rank with few images counts
+# more.
+#
+# **Exercise 8.4** By what must each rank multiply its loss?
+
+# %%
+ex = exercise("8.4")
+
+
+def share_weight(mine, total, ranks):
+    """What a rank multiplies its loss with, so that the mean of all ranks' gradients is that of the whole batch.
+
+    The loss is the mean over the rank's `mine` images; the batch has `total` images on `ranks` ranks.
+    """
+    raise NotImplementedError
+
+
+ex.check(share_weight)
+
+# %%
+weight = ex.use(share_weight)
+torch.manual_seed(0)
+layer = nn.Linear(64, 10).double()
+inputs, labels = digits.images[:20].flatten(1).double() / 255, digits.labels[:20]
+
+
+def gradient(rows, factor=1.0):
+    loss = F.cross_entropy(layer(inputs[rows]), labels[rows])
+    return torch.autograd.grad(factor * loss, layer.weight)[0]
+
+
+shares = [slice(0, 3), slice(3, 20)]  # two ranks, three images and seventeen
+plain = sum(gradient(rows) for rows in shares) / 2
+weighted = sum(gradient(rows, weight(rows.stop - rows.start, 20, 2)) for rows in shares) / 2
+exact = gradient(slice(0, 20))
+for name, found in {"averaged as they are": plain, "weighted by their shares": weighted}.items():
+    print(f"{name:<25} off the gradient of the batch by {100 * float((found - exact).norm() / exact.norm()):.1f} %")
+
+# %% [markdown]
+# ### torchrun
+#
+# One program, started several times. `torchrun` starts it, tells each process its rank, and ends all if one dies:
+#
+# ```bash
+# torchrun --nproc-per-node 4 -m cbn_lab.cli train --data cifar10 --model resnet18 --batch-size 512 --sync-norm
+# ```
+#
+# Each of the 4 processes takes a GPU of its own, and a quarter of every batch of 512. Without `--sync-norm` the
+# normalization batch is 128. The record states both.
+#
+# It works on a CPU as well. Below, one epoch on the digits: in this process, then in two with synchronized statistics,
+# then in two with statistics per rank. Two ranks on two CPU cores are no faster. The point is whether they compute the
+# same.
+
+# %% tags=["nbval-ignore-output"]
+config = TrainConfig(data="digits", activation="tanh", epochs=1, device="cpu", precision="fp32", log_every=1)
+one = fit(config)
+
+
+def in_two_ranks(*options):
+    """The record of `config` in two processes, or what went wrong."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "cbn_lab.cli", "train",
+               "--data", "digits", "--activation", "tanh", "--epochs", "1", "--device", "cpu", "--precision", "fp32",
+               "--log-every", "1", *options, "--out"]
+    around = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            subprocess.run([*command, folder], env=around, capture_output=True, text=True, timeout=110, check=True)
+        except subprocess.SubprocessError as error:
+            return f"the two ranks could not be run here ({type(error).__name__})"
+        return runs.load_all(folder)[0]
+
+
+def compared(run):
+    if isinstance(run, str):
+        return run
+    apart = [abs(ours["loss"] - theirs["loss"]) for ours, theirs in zip(one.curve, run.curve, strict=True)]
+    return (f"loss off that of one process by {apart[0]:.0e} in the first step, {max(apart):.0e} at most; "
+            f"normalized over {run.provenance['ranks']['normalization_batch']} images")
+
+
+print("two ranks, synchronized:", compared(in_two_ranks("--sync-norm")))
+
+# %% tags=["nbval-ignore-output"]
+print("two ranks, statistics per rank:", compared(in_two_ranks()))
+
+# %% [markdown]
+# Synchronized, the two ranks give the losses of one process up to rounding. With statistics per rank, the first loss is
+# another already: the net is normalized by other moments. Neither is wrong. They are two methods, and a record has to
+# say which.
+#
+# **What you should now believe, and how sure we are.** Count, mean and $M_2$ of the shares give the moments of the
+# whole batch exactly; the mean of variances does not (*proved*). The library's synchronized ranks compute what one
+# process computes (*measured* above and tested with 2 and 4 ranks, in forward pass, gradients and buffers). What many
+# GPUs gain in speed was not measured here: there was no second device.
+#
+# How good were your guesses, and how well did you know it?
+
+# %%
+widgets.my_calibration()
+
+# %% [markdown]
+# ## Summary
+#
+# | claim | label |
+# |---|---|
+# | a value that Python needs makes the processor wait; sums and masks do not (1) | proved by watching operators |
+# | augmenting at once on uint8 gives the same pixels (2) | proved for the draws tried, and tested |
+# | it is faster than one by one on a CPU already (2) | measured, on your machine |
+# | most of the way to the fast loop comes from few changes; which, depends on the device (3) | measured, recorded CPU |
+# | the fast loop computes the same up to rounding, but for half precision and the schedule (3) | tested |
+# | a norm has about one operation per byte, so it waits for memory (4) | proved; peaks reported |
+# | a fused norm moves 8 maps, one written out several times as many (4) | proved by counting |
+# | sums and running statistics in bf16 stop; fp16 needs loss scaling (5) | proved |
+# | training in half precision ends as well as in float32 | reported (Micikevicius et al. 2018) |
+# | joint moments from count, mean, $M_2$; mean of variances too small (6) | proved |
+# | synchronized ranks compute what one process computes (6) | measured, here: gloo, two ranks |
+#
+# ## Exercises
+#
+# Exercises 8.1 to 8.4 stand in the sections: waiting (1), crops (2), moments over ranks (6), unequal shares (6).
+#
+# **8.5** The order of the rungs. Write a class that is `ladder.Student` with the `step` of `ladder.HalfPrecision`, and
+# measure it against `ladder.Student` (`ladder.measure(..., rungs=...)`). Is half precision worth as much there? Explain
+# with section 1's two shares.
+#
+# **8.6** From how many channels on is a 3 x 3 convolution bound by arithmetic, on each device of section 4? Compute it,
+# then check it with `kernels.count` on nets of one width. If you have one of the GPUs: which share of the limit does
+# the library's loop reach, and what takes the rest? (`python -m cbn_lab.cli bench limits` asks torch's profiler.)
+#
+# **8.7** Find the smallest mean at which BN's output on bf16 values is off by more than 10 % (compare with float64).
+# How does it depend on the standard deviation? Then prove it from the distance of neighbours.
+#
+# ## Going further
+#
+# - `python -m cbn_lab.ladder --help`: other nets, other batches. `cbn-lab bench gpu` compares the placements on a GPU.
+# - The fast loop itself: `cbn_lab/train.py`; several processes: `cbn_lab/distributed.py`; synchronized moments with
+#   gradients: `cbn_lab/norms/sync.py`.
+# - cifar10-airbench trains CIFAR-10 to 94 % in seconds (*reported*: 3.83 s on an A100). It uses many tricks that would
+#   confound a study of normalization, so this course leaves them out. Its code is worth reading.
+# - Notebook 09 uses the speed: many runs, and what they say about the claims.
+#
+# ## References
+#
+# - S. Williams, A. Waterman, D. Patterson, *Roofline: An Insightful Visual Performance Model*, Communications of the
+#   ACM 52(4), 2009.
+# - P. Micikevicius et al., *Mixed Precision Training*, ICLR 2018, arXiv:1710.03740.
+# - T. F. Chan, G. H. Golub, R. J. LeVeque, *Algorithms for Computing the Sample Variance*, The American Statistician
+#   37(3), 1983.
+# - P. Goyal et al., *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour*, 2017, arXiv:1706.02677 (statistics
+#   per device, unequal shares).
+# - K. Jordan, *94% on CIFAR-10 in 3.29 Seconds on a Single GPU*, 2024, arXiv:2404.00498 (cifar10-airbench).
+# - NVIDIA, data sheets of T4, H100 (SXM) and H200 (SXM): peaks without sparsity.
