@@ -19,6 +19,7 @@ What it costs, by arithmetic; at full size nothing was run:
     ranks        N ranks take 1/N of each batch, so 1/N of the operations and of the decoding each, and exchange
                  2 (N - 1) / N x 102 MB of gradients a step (25.6e6 float32): 5,004 steps an epoch
     memory       2 x workers batches of 38.5 MB (256 x 224 x 224 x 3) in shared memory, 0.6 GB for 8 workers
+    at the start a look at the names and sizes of all files: 1.5 s for 50,000 of them on the same server's own disk
 
 Order and crops are a function of (seed, epoch) alone, whatever the number of workers, and a run that goes on in the
 middle of an epoch decodes nothing of what it skips. Workers are forked on Linux, since a fork has the list of files
