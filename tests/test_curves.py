@@ -106,3 +106,13 @@ def test_axes_without_a_curve_have_no_numbers():
     figure = figures.learning_curves({"before": [runs.Run(_run().config, [], {}, {}, "interrupted")]})
     figure.fig.draw_without_rendering()
     assert [label.get_text() for axis in figure.fig.axes for label in axis.get_yticklabels() if label.get_text()] == []
+
+
+def test_the_sentence_says_where_a_curve_began_and_stood_halfway():
+    arm = SEEDS["before"]
+    losses = [(e["epoch"], sum(run.curve[i]["loss"] for run in arm) / 3) for i, e in enumerate(arm[0].curve)]
+    (x0, first), (x, middle) = losses[0], losses[len(losses) // 2]
+    alt = figures.learning_curves({"before": arm}).alt
+    assert f"before: from loss {first:.3g} at epoch {x0:.3g}, over loss {middle:.3g} at epoch {x:.3g} and " in alt
+    short = [runs.Run(run.config, run.curve[:2], {}, {}, "interrupted") for run in arm]
+    assert "before: training loss" in figures.learning_curves({"before": short}).alt, "nothing lies between two points"

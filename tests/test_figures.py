@@ -84,7 +84,7 @@ def test_learning_curves_draw_each_seed_and_the_mean():
         finals = [100 * run.final["test_accuracy"] for run in own]
         assert np.isclose(line.get_ydata()[-1], fmean(finals)) and line.get_xdata()[-1] == 4
         said = f"{fmean(finals):.1f} % ({min(finals):.1f} to {max(finals):.1f}, 3 seeds) at epoch 4"
-        assert said in figure.alt and f"{placement}: training loss" in figure.alt
+        assert said in figure.alt and f"{placement}: from loss" in figure.alt
 
 
 def test_an_unfinished_run_is_drawn_as_far_as_it_got():

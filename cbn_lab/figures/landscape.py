@@ -8,6 +8,7 @@ from statistics import fmean
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from cbn_lab.figures.selection import halfway
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
 Points = Sequence[tuple[float, float]]
@@ -146,7 +147,9 @@ def _arms(axis, groups: Mapping[str, Sequence[Points]], *, markers: bool = True)
         mean = [(x, fmean(table[x] for table in tables)) for x in tables[0] if all(x in table for table in tables)]
         axis.plot(*zip(*mean, strict=True), **look, marker=style.marker if markers else "", label=label)
         first, last = ([curve[i][1] for curve in curves] for i in (0, -1))
-        said.append(f"{label}: {_range(first)} at {curves[0][0][0]:.3g}, {_range(last)} at {curves[0][-1][0]:.3g}.")
+        between = f" {halfway(mean)[1]:.3g} at {halfway(mean)[0]:.3g}," if halfway(mean) else ""
+        said.append(f"{label}: {_range(first)} at {curves[0][0][0]:.3g},{between} {_range(last)} at "
+                    f"{curves[0][-1][0]:.3g}.")
     return said
 
 

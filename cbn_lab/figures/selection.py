@@ -4,6 +4,7 @@ Runs are put side by side only if they differ in what the picture compares: a mi
 refused.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
@@ -101,3 +102,9 @@ def word(value) -> str:
 
 def readable(metric: str) -> str:
     return metric.replace("_", " ")
+
+
+def halfway(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """The point in the middle of a curve; None where there is none between its ends, or where it is not finite."""
+    x, y = points[len(points) // 2] if len(points) > 2 else (math.nan, math.nan)
+    return (x, y) if math.isfinite(y) else None
