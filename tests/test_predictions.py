@@ -4,6 +4,7 @@ import json
 import math
 from itertools import permutations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -336,3 +337,17 @@ def test_calibration_shows_each_level_against_chance():
     assert [list(line.get_ydata()) for line in _lines(axis, "_chance")] == [[0, 100], [50, 100]]
     assert "said 90 %: 3 of 4 right" in figure.alt
     assert "No guess has been judged yet" in figures.calibration(None).alt
+
+
+@pytest.mark.parametrize("guess", [0, 40])
+def test_a_number_at_the_end_of_its_line_is_drawn_whole(guess):
+    shown = figures.number_guess(0, 40, 3, "gap (points)", guess, {0: guess}).pixels()
+    inside = figures.number_guess(-1, 41, 3, "gap (points)", guess, {0: guess}).pixels()
+    coloured = [(np.ptp(picture[..., :3], axis=2) > 60).sum() for picture in (shown, inside)]
+    assert coloured[0] > 0.9 * coloured[1]
+
+
+def test_a_diverged_number_is_said_and_not_drawn():
+    figure = figures.number_guess(0, 1, 0.1, "gap", 0.5, {0: math.nan, 1: 0.4})
+    assert "1 of 2 diverged" in _texts(figure) and "Measured: 0.400, 1 diverged." in figure.alt
+    assert "Measured: 2 diverged." in figures.number_guess(0, 1, 0.1, "gap", 0.5, {0: math.nan, 1: math.inf}).alt

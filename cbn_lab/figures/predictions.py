@@ -103,23 +103,28 @@ def number_guess(low: float, high: float, tolerance: float, what: str, guess: fl
     fig, (axis,) = axes(size=(8.5, 2.1))
     fig.set_layout_engine(None)
     fig.subplots_adjust(left=0.04, right=0.96, bottom=0.33, top=0.72)
-    shown = list(measured.values()) if measured else []
+    values = list(measured.values()) if measured else []
+    shown = [value for value in values if math.isfinite(value)]
     axis.set(xlim=(min([low, *shown]), max([high, *shown])), ylim=(-1, 1), yticks=[], xlabel=what)
     axis.spines["left"].set_visible(False)
     if guess is None:
         axis.text(0.5, 0.5, "?", transform=axis.transAxes, ha="center", va="center", fontsize=22)
     else:
         axis.axvspan(guess - tolerance, guess + tolerance, color="#d9d9d9", linewidth=0, label="right means in here")
-        axis.plot([guess], [0], **_hollow(), linestyle="", markersize=11, label="your guess")
-    if measured:
+        axis.plot([guess], [0], **_hollow(), linestyle="", markersize=11, clip_on=False, label="your guess")
+    if len(shown) < len(values):
+        axis.text(0.5, 0.12, f"{len(values) - len(shown)} of {len(values)} diverged", va="center", ha="center",
+                  transform=axis.transAxes)
+    if shown:
         style = nth_mark(1)
-        axis.plot(shown, [0] * len(shown), linestyle="", marker="|", markersize=22, color=style.colour, label="_seed")
-        axis.plot([fmean(shown)], [0], linestyle="", marker="D", markersize=8, color=style.colour,
+        axis.plot(shown, [0] * len(shown), linestyle="", marker="|", markersize=22, color=style.colour, clip_on=False,
+                  label="_seed")
+        axis.plot([fmean(shown)], [0], linestyle="", marker="D", markersize=8, color=style.colour, clip_on=False,
                   label="measured" if len(shown) == 1 else "measured: mean, and each seed")
     if guess is not None:
         fig.legend(loc="upper center", ncols=3, handlelength=1.2, borderaxespad=0.2)
     said = "No guess yet." if guess is None else f"Guess: {guess:.3g}; right means within {tolerance:.3g} of it."
-    result = f"Measured: {_spread(shown)}." if shown else "The result is not shown yet."
+    result = f"Measured: {_spread(values)}." if values else "The result is not shown yet."
     return Figure(fig, f"{what[:1].upper()}{what[1:]}, on a line from {low:.3g} to {high:.3g}. {said} {result}")
 
 
@@ -160,7 +165,8 @@ def _draw_guess(axis, epochs, guess, means: Mapping[float, float]) -> str:
         if epoch in means:
             axis.plot([epoch] * 2, [value, means[epoch]], color="#8a8a8a", linewidth=6, alpha=0.5, label="_bar",
                       solid_capstyle="butt")
-    axis.plot(epochs, guess, **_hollow(), linestyle=GUESS.line, markersize=9, zorder=5, label="your guess")
+    axis.plot(epochs, guess, **_hollow(), linestyle=GUESS.line, markersize=9, zorder=5, clip_on=False,
+              label="your guess")
     return "Guess: " + ", ".join(f"{value:.3g} at epoch {epoch:g}" for epoch, value in points) + "."
 
 
