@@ -99,6 +99,20 @@ def test_notebook_07(front_end, request):
     book.shoot(play.script, f"07_{front_end}_code")
 
 
+def test_a_typed_rate_stays_as_it_was_typed(lab):
+    """The page rounds a slider's value to its steps and may send that back: the state must not follow."""
+    from playwright.sync_api import expect
+
+    play = _open(lab)
+    field = play.scope.locator(".widget-text:has(.widget-label:text-is('exact rate')) input").first
+    field.fill("0.0123456")
+    field.press("Enter")
+    expect(play.state).to_have_value(re.compile("lr=0.0123456"))
+    play.book.page.wait_for_timeout(1500)
+    expect(play.state).to_have_value(re.compile("lr=0.0123456"))
+    expect(field).to_have_value("0.0123456")
+
+
 def _cut_off(scope):
     """Descriptions of the visible controls that stick out of the page to the right."""
     return scope.locator("button, select, input, [role=slider]").evaluate_all("""controls => controls
