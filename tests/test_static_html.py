@@ -65,7 +65,10 @@ def _makes_a_widget(function) -> bool:
         return issubclass(function, Shown)
     if not inspect.isfunction(function):
         return False
-    result = typing.get_type_hints(function).get("return")
+    try:
+        result = typing.get_type_hints(function).get("return")
+    except NameError:  # a type that is imported for type checkers alone, as in `data.load`; a widget's is not
+        return False
     return inspect.isclass(result) and issubclass(result, Shown)
 
 
