@@ -63,9 +63,9 @@ def _provenance(trainer) -> dict:
     found = runs.provenance(config.device, trainer.sources())
     if ranks > 1:
         shares = {(rank + 1) * batch // ranks - rank * batch // ranks for rank in range(ranks)}
+        together = ("joined", [batch]) if config.sync_norm else ("per rank", sorted(shares))
+        statistics, normalized = together if config.normalizes else ("none", [])
         found["ranks"] = {"count": ranks, "backend": "gloo" if config.device == "cpu" else "nccl",
-                          "optimizer_batch": batch,
-                          "normalization_batch": [batch] if config.sync_norm else sorted(shares),
-                          "statistics": "joined" if config.sync_norm else "per rank",
+                          "optimizer_batch": batch, "statistics": statistics, "normalization_batch": normalized,
                           "devices": distributed.gathered(found["device"])}
     return found

@@ -37,10 +37,7 @@ def initial_model(config: TrainConfig, training: data.Dataset) -> nn.Module:
 
 
 def _norm_options(config: TrainConfig) -> dict:
-    placements = (config.placement,) if isinstance(config.placement, str) else config.placement
-    if config.sync_norm and set(placements) != {"none"}:
-        return config.norm_options | {"sync": True}
-    return config.norm_options
+    return config.norm_options | ({"sync": True} if config.sync_norm and config.normalizes else {})
 
 
 def digest(model: nn.Module) -> str:

@@ -161,6 +161,11 @@ class TrainConfig:
         require(not (self.cuda_graphs and self.sync_norm),
                 "sync_norm=True with cuda_graphs=True is not supported on several ranks; leave one of them off")
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether any block has a norm."""
+        return ({self.placement} if isinstance(self.placement, str) else set(self.placement)) != {"none"}
+
     def record(self) -> dict:
         """As a dictionary for a recorded run: paths are cut to their last part."""
         defaults = {field.name: field.default for field in fields(self)}

@@ -54,8 +54,8 @@ class Run:
         if ranks is None:
             return device
         batch = " to ".join(str(images) for images in ranks["normalization_batch"])
-        return (f"{ranks['count']} ranks ({device}; normalized over {batch} images {ranks['statistics']}, batch "
-                f"{ranks['optimizer_batch']})")
+        norms = f" normalized over {batch} images {ranks['statistics']}," if batch else ""
+        return f"{ranks['count']} ranks ({device};{norms} batch {ranks['optimizer_batch']})"
 
 
 def _readable(key: str, value) -> str:

@@ -125,8 +125,9 @@ def checks(folder: Path) -> dict:
             results["exact", placement, sync_norm] = outcome(exact(of_placement(placement, sync_norm)))
     results["single"] = outcome(Trainer(of_placement("complete", sync_norm=True)))
     results["resumed"] = resumed(folder)
-    run = train.fit(replace(CONFIG, placement="before"), out=folder / "per_rank")
-    results["runs"] = [run, train.fit(replace(CONFIG, placement="before", sync_norm=True), out=folder / "joined")]
+    configs = {"per_rank": replace(CONFIG, placement="before"), "plain": replace(CONFIG, placement="none", epochs=1),
+               "joined": replace(CONFIG, placement="before", sync_norm=True)}
+    results["runs"] = [train.fit(config, out=folder / name) for name, config in configs.items()]
     results["diverged"] = failure(lambda: list(Trainer(replace(CONFIG, log_every=1), model=BreaksDown()).run()))
     results["small batch"] = failure(lambda: Trainer(replace(CONFIG, batch_size=ranks - 1)))
     results["other weights"] = failure(lambda: Trainer(replace(CONFIG, seed=0), model=_other_weights(rank)))

@@ -29,7 +29,8 @@ def found(request, tmp_path_factory):
     """What each rank found; the ranks are started once, with the environment that torchrun gives them."""
     ranks, folder = request.param, tmp_path_factory.mktemp("ranks")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "cbn_lab.train"])  # which takes most of the time: once for all ranks
     arguments = (ranks, store.port, str(folder), ENDINGS[ranks])
     processes = [context.Process(target=on_ranks.main, args=(rank, *arguments)) for rank in range(ranks)]
     for process in processes:
@@ -109,9 +110,8 @@ def test_a_resumed_run_ends_bit_identical(found):
 
 
 def test_one_record_states_the_ranks_and_what_is_normalized_together(found):
-    per_rank, joined = ([runs.load(path) for path in (found["folder"] / name).iterdir()]
-                        for name in ("per_rank", "joined"))
-    [per_rank], [joined] = per_rank, joined  # and no checkpoint stays behind
+    [per_rank], [plain], [joined] = ([runs.load(path) for path in (found["folder"] / name).iterdir()]
+                                     for name in ("per_rank", "plain", "joined"))  # no checkpoint stays behind
     ranks = found["ranks"]
     assert (per_rank.status, per_rank.config["ranks"], "sync_norm" in per_rank.config) == ("finished", ranks, False)
     assert joined.config["sync_norm"]
@@ -119,6 +119,8 @@ def test_one_record_states_the_ranks_and_what_is_normalized_together(found):
     assert stated == {"count": ranks, "backend": "gloo", "optimizer_batch": 33, "statistics": "per rank",
                       "normalization_batch": SHARES[ranks], "devices": [per_rank.provenance["device"]] * ranks}
     assert joined.provenance["ranks"] == stated | {"statistics": "joined", "normalization_batch": [33]}
+    assert plain.provenance["ranks"] == stated | {"statistics": "none", "normalization_batch": []}
+    assert "normalized" not in plain.summary() and "batch 33" in plain.summary()
     first, last = SHARES[ranks]
     assert f"on {ranks} ranks" in per_rank.summary()
     assert f"normalized over {first} to {last} images per rank, batch 33" in per_rank.summary()
