@@ -1,9 +1,12 @@
 """Images per second of our training loop, over those of the script a student would write: same net, same batch.
 
-Both run in one process, so that the script, too, gains from freed memory being kept (`cbn_lab._memory`).
+The script runs in a process of its own, as a student would run it: in ours it would gain from the memory that our loop
+has the C library keep (`cbn_lab._memory`).
 """
 
+import multiprocessing
 import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -28,13 +31,45 @@ def measure(*, repeats: int, root=None, widths=WIDTHS, batch_size: int = 128, st
             random_images(folder, 10 * steps * batch_size)
         config = _config(place, widths, batch_size, steps)
         ours = {placement: _our_steps(config, placement, root) for placement in PLACEMENTS}
-        training = data.load(place, "train", root=root)
-        loader = student.make_loader(training.images.numpy(), training.labels.numpy(), training.mean, training.std,
-                                     batch_size)
-        theirs = student.train(student.make_model(widths, training.num_classes), loader)
-        arms = {"student": lambda: list(islice(theirs, steps))} | ours
-        seconds = alternate(arms, repeats)
-    return _rows(seconds, steps * batch_size), None, {"train": training.source}
+        with _student(place, root, widths, batch_size, steps) as theirs:
+            seconds = alternate({"student": theirs} | ours, repeats)
+        source = data.load(place, "train", root=root).source
+    return _rows(seconds, steps * batch_size), None, {"train": source}
+
+
+@contextmanager
+def _student(*arguments):
+    """A function that has the student's script train for some steps, and waits; `arguments` as of `_serve`."""
+    here, there = multiprocessing.Pipe()
+    script = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, torch.get_num_threads(),
+                                                                                *arguments), daemon=True)
+    script.start()
+    there.close()  # only the other process has it: if that dies, `recv` says so
+
+    def train():
+        here.send("train")
+        here.recv()
+
+    try:
+        yield train
+    finally:
+        here.close()
+        script.join()
+
+
+def _serve(connection, threads: int, place: str, root, widths, batch_size: int, steps: int) -> None:
+    """The student's process: train for `steps` steps whenever asked to, until the other side is closed."""
+    torch.set_num_threads(threads)
+    training = data.load(place, "train", root=root)
+    loader = student.make_loader(training.images.numpy(), training.labels.numpy(), training.mean, training.std,
+                                 batch_size)
+    losses = student.train(student.make_model(widths, training.num_classes), loader)
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        connection.send(list(islice(losses, steps)))
 
 
 def _config(place: str, widths, batch_size: int, steps: int) -> TrainConfig:
