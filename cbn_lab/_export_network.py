@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from cbn_lab import blocks
+from cbn_lab._export_classes import own_classes
+from cbn_lab._export_residual import BODY, RESNETS, layer_widths, residual
+from cbn_lab._export_text import listed, wrapped
 from cbn_lab.config import TrainConfig
 
-LINE = 120
-MODELS = ("mlp", "convnet")
+_VGG16 = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+_POOLED = (2, 4, 7, 10, 13)  # how many of them stand before each max pool
+LOW = {"bf16": ".bfloat16()", "fp16": ".half()"}
+MODELS = ("mlp", "convnet", "vgg16", *RESNETS)
 _ACTIVATIONS = {"sigmoid": "nn.Sigmoid", "tanh": "nn.Tanh", "relu": "nn.ReLU", "selu": "nn.SELU", "swish": "nn.SiLU",
                 "gelu": "nn.GELU", "softplus": "nn.Softplus", "lecun_tanh": "LeCunTanh", "softsign": "nn.Softsign",
                 "identity": "nn.Identity"}
 _PLACEMENTS = ("none", "before", "after", "before_weight", "both", "complete")
 _NORM_OPTIONS = ("eps", "momentum", "affine", "track_running_stats")
-_LECUN_TANH = ["class LeCunTanh(nn.Module):", "    def forward(self, z):",
-               "        return 1.7159 * tanh(z * (2.0 / 3.0))", ""]
+
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,50 @@ def describe(config: TrainConfig, channels: int, size: int, classes: int) -> Net
     options = _known_options(config, layers)
     dims = 1 if config.model == "mlp" else 2
     slots = {layer.placement: _slots(layer.placement, options, dims) for layer in layers}
+    residual_class, model = _blocks(config, channels, layers, slots)
+    body, places = _body(config.model, len(layers))
     last = layers[-1]
     head = [f"nn.Linear({last.c_out}, {classes})"]
     if last.placement == "before_weight":
         head.insert(0, _norm(1, str(last.c_out), options))
-    ends = (["nn.Flatten()"], head) if dims == 1 else ([], ["nn.AdaptiveAvgPool2d(1)", "nn.Flatten()", *head])
-    whole = ", ".join([*ends[0], "*blocks", *ends[1]])
+    if dims == 2:
+        head = ["nn.AdaptiveAvgPool2d(1)", "nn.Flatten()", *head]
     layout = ".to(memory_format=channels_last)" * (dims == 2)  # kernels as in fit
-    model = [*_block_lines(layers, slots), *wrapped(f"model = nn.Sequential({whole}){layout}")]
-    shifts = [i + len(ends[0]) for i, layer in enumerate(layers) if slots[layer.placement].shifts]
+    model += wrapped(f"model = nn.Sequential({', '.join([*body, *head])}){layout}")
+    shifts = [place for place, layer in zip(places, layers, strict=True) if slots[layer.placement].shifts]
     k = float(options.get("shift_lr_multiplier", 9.0))
-    own = _own_classes(options, dims, low=config.precision != "fp32")
-    classes_used = [lines for name, lines in own.items() if any(name in m for m in model)]
-    return Network([line for lines in classes_used for line in lines], model,
+    own = own_classes(options, dims, low=config.precision != "fp32")
+    used = [line for name, lines in own.items() if any(name in m for m in (*residual_class, *model)) for line in lines]
+    return Network([*used, *residual_class], model,
                    tuple(dict.fromkeys(name for slot in slots.values() for name in slot.fixed)),
                    _forward(shifts, len(layers), k) if shifts and k != 1 else [])
+
+
+def _blocks(config: TrainConfig, channels: int, layers: list[_Layer], slots: dict) -> tuple[list[str], list[str]]:
+    """(the class Residual, if any, the lines that make the blocks)."""
+    if config.model not in RESNETS:
+        return [], _block_lines(layers, slots)
+    first, block = layers[0], slots[layers[0].placement]
+    if len({(layer.activation, layer.placement) for layer in layers}) > 1 or block.fixed:
+        raise ValueError(f"the script of {config.model} has one activation and one placement for all blocks, and no "
+                         "CBN layer in which a gamma or shift is left out beside others; export with these, or model "
+                         "'convnet'")
+    parts = [re.sub(r"\bactivation\b", f"{_ACTIVATIONS[first.activation]}()", part) for part in block.layers]
+    complete = first.placement == "complete"  # its layer begins behind the sum, whatever it begins with
+    return residual(config.model, channels, parts, 1 if complete else block.layers.index("activation"),
+                    shift=complete and block.bias, low=LOW.get(config.precision, ""))
+
+
+def _body(model: str, layers: int) -> tuple[list[str], list[int]]:
+    """(what stands in `model` before the head, where the blocks are then)."""
+    places = list(range(layers))
+    if model == "vgg16":
+        body = [part for first, end in zip((0, *_POOLED), _POOLED, strict=False)
+                for part in (f"*blocks[{first or ''}:{end}]", "nn.MaxPool2d(2)")]
+        return body, [i + sum(end <= i for end in _POOLED) for i in places]
+    if model == "mlp":
+        return ["nn.Flatten()", "*blocks"], [i + 1 for i in places]
+    return BODY if model in RESNETS else ["*blocks"], places
 
 
 def _layers(config: TrainConfig, channels: int, size: int) -> list[_Layer]:
@@ -79,8 +112,13 @@ def _layers(config: TrainConfig, channels: int, size: int) -> list[_Layer]:
         width, depth = given.get("width", 128), given.get("depth", 3)
         sizes = [(n, width, 1) for n in [channels * size**2, *[width] * (depth - 1)]]
     else:
-        widths = given.get("widths", (16, 16, 32, 32, 64, 64))
-        strides = given.get("strides") or [1 + i % 2 for i in range(len(widths))]
+        widths, strides = given.get("widths", (16, 16, 32, 32, 64, 64)), given.get("strides")
+        if config.model == "vgg16":
+            widths, strides = _VGG16, [1] * len(_VGG16)
+        elif config.model in RESNETS:
+            widths = layer_widths(config.model)
+            strides = [1 if i == 0 else b // a for i, (a, b) in enumerate(zip([1, *widths], widths, strict=False))]
+        strides = strides or [1 + i % 2 for i in range(len(widths))]
         sizes = list(zip([channels, *widths[:-1]], widths, strides, strict=True))
     chosen = {}
     for what, names in (("activation", _ACTIVATIONS), ("placement", _PLACEMENTS)):
@@ -186,23 +224,11 @@ def _block_lines(layers: list[_Layer], slots: dict[str, _Slots]) -> list[str]:
             if len(set(values)) == 1:
                 block = re.sub(rf"\b{name}\b", str(values[0]), block)
             elif re.search(rf"\b{name}\b", block):
-                varying[name] = _list(values)
+                varying[name] = listed(values)
         values = ", ".join(varying.values()) or f"range({len(run)})"
         loop = f" for {', '.join(varying) or '_'} in {f'zip({values})' if len(varying) > 1 else values}"
         lines += wrapped(f"blocks {'+=' if lines else '='} [nn.Sequential({block}){loop * (len(run) > 1)}]")
     return lines
-
-
-def _list(values: list) -> str:
-    """[16, 16, 32], or [1, 2] * 3 or [16] * 10 + [32] * 5 where that is shorter."""
-    plain = f"[{', '.join(map(str, values))}]"
-    for period in range(1, len(values) // 2 + 1):
-        if values == values[:period] * (len(values) // period):
-            plain = f"[{', '.join(map(str, values[:period]))}] * {len(values) // period}"
-            break
-    runs = [(value, len(list(run))) for value, run in groupby(values)]
-    coded = " + ".join(f"[{value}]" + f" * {count}" * (count > 1) for value, count in runs)
-    return min(plain, coded, key=len)
 
 
 def _forward(places: list[int], blocks: int, multiplier: float) -> list[str]:
@@ -218,61 +244,3 @@ def _forward(places: list[int], blocks: int, multiplier: float) -> list[str]:
     return [f"def logits(model, images):  # a shift is stored as a and used as {root:.4g} a: it learns {multiplier:g} "
             "times as fast",
             *wrapped(f'    return func.functional_call(model, {{{shifts} if "bias" in n}}, images)')]
-
-
-def _own_classes(options: dict, dims: int, *, low: bool) -> dict[str, list[str]]:
-    """Layers that PyTorch lacks, by name. A batch norm lends its gamma, shift and running statistics.
-
-    `low`: maps may have 16 bits; statistics are taken in float32 all the same, and a gamma or shift that stands alone
-    is rounded to 16 bits, as in `norms`.
-    """
-    axes, wide = ("(0, 2, 3)", "[:, None, None]") if dims == 2 else ("0", "")
-    momentum, eps = options.get("momentum", 0.1), options.get("eps", 1e-5)
-    cast, widen, back = (".to(x.dtype)", ["        kind, x = x.dtype, x.float()"], ".to(kind)") if low else ("", [], "")
-    affine = f"self.weight{wide}{cast} + self.bias{wide}{cast}"
-    base = f"(nn.BatchNorm{dims}d):"
-
-    def returned(product: str) -> str:
-        whole = f"{product} + self.bias{wide}"
-        return f"        return {f'({whole}){back}' if low else whole}"
-
-    return {
-        "LeCunTanh": _LECUN_TANH,
-        "Affine": [f"class Affine{base}  # gamma and shift alone, without statistics", "    def forward(self, x):",
-                   f"        return x * {affine}", ""],
-        "CenterOnly": [f"class CenterOnly{base}  # takes the mean out and leaves the scale",
-                       "    def forward(self, x):", *widen,
-                       f"        mean = var_mean(x, {axes}, correction=0)[1] if self.training else "
-                       "self.running_mean",
-                       "        if self.training:",
-                       f"            self.running_mean.lerp_(mean.detach(), {momentum!r})",
-                       returned(f"(x - mean{wide}) * self.weight{wide}"), ""],
-        "ScaleOnly": [f"class ScaleOnly{base}  # leaves the mean in and divides by the root mean square",
-                      "    def forward(self, x):", *widen, "        second = self.running_var",
-                      "        if self.training:",
-                      f"            var, mean = var_mean(x, {axes}, correction=0)",
-                      "            second = var + mean * mean",
-                      f"            self.running_var.lerp_(second.detach(), {momentum!r})",
-                      f"        scale = rsqrt(second + {eps!r}) * self.weight",
-                      returned(f"x * scale{wide}"), ""],
-    }
-
-
-def wrapped(line: str, width: int = LINE, within: tuple[int, ...] = ()) -> list[str]:
-    """A line that is too long, cut after a comma or before a "for"; the rest stands under the bracket it is in.
-
-    `within`: where the contents of the brackets begin that an earlier line has opened.
-    """
-    if len(line) <= width:
-        return [line]
-    brackets = [within]  # before each character
-    for i, character in enumerate(line):
-        inside = brackets[-1]
-        brackets.append((*inside, i + 1) if character in "([{" else inside[:-1] if character in ")]}" else inside)
-    cuts = [m.end() for m in re.finditer(r", | (?=for )", line) if m.end() <= width and brackets[m.end()]]
-    cuts = [cut for cut in cuts if not re.search(r" for (?!.* in )", line[:cut])]  # not among the names after "for"
-    cuts = [cut for cut in cuts if cut > brackets[cut][-1]]
-    if not cuts:
-        return [line]
-    cut = max(cuts, key=lambda cut: (-len(brackets[cut]), cut))  # the last of the outermost
-    return [line[:cut].rstrip(), *wrapped(" " * brackets[cut][-1] + line[cut:], width, brackets[cut])]

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbn_lab import activations, blocks, data, export, share
-from cbn_lab._export_network import wrapped
+from cbn_lab._export_text import wrapped
 from cbn_lab.train import fit
 
 PLACEMENTS = ("none", "before", "after", "before_weight", "both", "complete")
@@ -101,8 +101,8 @@ STRUCTURES = [
 
 
 def test_structures_of_the_complete_layer(tmp_path):
-    _require_equal([replace(net, norm_options=options, activation="tanh") for options in STRUCTURES
-                    for net in (SMALL, MLP)], tmp_path)
+    _require_equal([replace(net, norm_options=options, activation="tanh") for net, step in ((SMALL, 1), (MLP, 3))
+                    for options in STRUCTURES[::step]], tmp_path)
 
 
 def test_structures_in_bf16(tmp_path):
@@ -135,6 +135,18 @@ def test_one_activation_and_placement_per_layer(tmp_path):
     ], tmp_path)
 
 
+def test_residual_nets(tmp_path):
+    config = replace(SMALL, model="resnet20", model_options={}, train_images=45, batch_size=20)
+    pairs = zip(PLACEMENTS, ACTIVATIONS, strict=False)
+    _require_equal([*(replace(config, placement=placement, activation=name) for placement, name in pairs),
+                    *(replace(config, norm_options=options, activation="swish") for options in (
+                        {"standardize": "both", "gamma": "both"}, {"pre_shift": False}, {"shift_lr_multiplier": 1.0},
+                        {"center": False})),
+                    replace(config, model="resnet56", placement="both", epochs=1),
+                    replace(config, model="resnet18", precision="bf16"),
+                    replace(config, model="resnet18", placement="before_weight", epochs=1)], tmp_path)
+
+
 def _config(net, layers, options, **rest):
     names, places = zip(*layers, strict=True)
     return replace(net, activation=names, placement=places, norm_options={} if set(places) == {"none"} else options,
@@ -149,13 +161,13 @@ CONFIGS = st.builds(
     crop_padding=st.integers(0, 2))
 
 
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=1, deadline=None)
 @given(st.lists(CONFIGS, min_size=12, max_size=12))
 def test_any_settings(tmp_path_factory, configs):
     _require_equal(configs, tmp_path_factory.mktemp("scripts"))
 
 
-TRAINING, TESTS = 400, 300  # images
+TRAINING, TESTS = 400, 60  # images
 
 
 def _arrays(classes, seed=0):
@@ -200,7 +212,9 @@ def test_cifar(cifar, monkeypatch):
     monkeypatch.setitem(export._SETS, "cifar10", (*export._SETS["cifar10"][:-2], TRAINING, TESTS))
     config = replace(SMALL, data="cifar10", train_images=200, validation_images=150)
     _require_equal([config, replace(config, placement="before", crop_padding=0, flip=False, precision="bf16"),
-                    replace(config, model="mlp", model_options={"width": 8, "depth": 2})], cifar, root=root)
+                    replace(config, model="mlp", model_options={"width": 8, "depth": 2}),
+                    replace(config, model="vgg16", model_options={}, train_images=20, validation_images=0, epochs=1,
+                            batch_size=10, placement=("complete",) * 7 + ("before",) * 6)], cifar, root=root)
     expected = _run([export.script(config, root=root)], cifar)
     monkeypatch.setattr(export, "_from_npz", lambda config, root: False)
     text = export.script(config)
@@ -239,6 +253,15 @@ def test_scripts_are_short_and_say_what_they_are():
     assert "reconstruction" in export.script(replace(SMALL, placement=("none", "none", "complete"))).splitlines()[0]
 
 
+@pytest.mark.parametrize("model, longest", [("mlp", 31), ("convnet", 32), ("vgg16", 35), ("resnet20", 45),
+                                            ("resnet56", 45), ("resnet18", 45)])
+def test_scripts_for_cifar_are_short(model, longest, cifar):
+    for placement in PLACEMENTS:
+        text = export.script(replace(share.DEFAULT, data="cifar10", model=model, placement=placement),
+                             root=cifar / "data")
+        assert _lines(text) <= longest and max(map(len, text.splitlines())) <= 120
+
+
 def test_a_long_state_is_wrapped_and_can_still_be_read():
     config = replace(MLP, model_options={"width": 8, "depth": 30}, activation=("relu", "tanh") * 15, lr=0.012345,
                      norm_options={"pre_shift": False, "post_shift": False, "gamma": "both", "standardize": "both",
@@ -252,7 +275,9 @@ def test_a_long_state_is_wrapped_and_can_still_be_read():
 
 @pytest.mark.parametrize("change, message", [
     ({"data": "imagefolder:somewhere"}, "can load digits, cifar10, cifar100, not 'imagefolder:somewhere'"),
-    ({"model": "resnet20", "model_options": {}}, "the models mlp and convnet, not for 'resnet20'"),
+    ({"model": "resnet9", "model_options": {}}, "convnet, vgg16, resnet20, resnet56, resnet18, not for 'resnet9'"),
+    ({"model": "resnet20", "model_options": {}, "norm_options": {"gamma": None}}, "no CBN layer in which a gamma"),
+    ({"model": "resnet20", "model_options": {}, "activation": ["relu"] * 18 + ["tanh"]}, "one activation and one"),
     ({"placement": "before", "norm_options": {"norm": "batch_norm_written_out"}}, "export with norm 'batch_norm'"),
     ({"placement": "before", "norm_options": {"device": "cpu"}}, "leave the others out"),
     ({"norm_options": {"center": False, "momentum": None}}, "leave momentum and track_running_stats"),
