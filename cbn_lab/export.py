@@ -8,8 +8,8 @@ out: `evaluate_every`, `log_every`, `compile`, `cuda_graphs`, `sync`.
 
 Our CBN is a reconstruction, and the script says so. In it a CBN layer is a weight layer with a bias (the pre-shift),
 the activation, and a batch norm behind it; a shift with the multiplier k is stored as a and used as sqrt(k) a. (A hook
-that multiplies its gradient by k would save a line and is equal but for rounding, which training amplifies: with relu in
-the default convnet the loss of a batch was off by up to 0.03 to 0.1 nats, in 8 of 8 seeds, 10 epochs, on a CPU.)
+that multiplies its gradient by k would save a line and is equal but for rounding, which training amplifies: with relu
+in the default convnet the loss of a batch was off by up to 0.03 to 0.1 nats, in 8 of 8 seeds, 10 epochs, on a CPU.)
 """
 
 import re
