@@ -185,8 +185,10 @@ def _assembled(root: nn.Module, given: nn.Module, traces: list[Trace], report: R
 
 def _merge(source: nn.Module, target: nn.Module) -> None:
     """Put the modules, parameters and buffers of `source` into `target`, beside what is there."""
-    for name, tensor in (*source.named_parameters(recurse=False), *source.named_buffers(recurse=False)):
-        setattr(target, name, tensor)
+    for name, parameter in source.named_parameters(recurse=False):
+        target.register_parameter(name, parameter)
+    for name, buffer in source.named_buffers(recurse=False):
+        target.register_buffer(name, buffer)
     for name, child in source.named_children():
         if type(child) is nn.Module and hasattr(target, name):
             _merge(child, getattr(target, name))

@@ -105,6 +105,24 @@ def test_auxiliary_heads_work_in_train_mode_alone():
         assert torch.equal(converted(X), was) and not torch.allclose(twin(X), was)
 
 
+def test_tensors_outside_of_layers_go_along():
+    class Scaled(Residual):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.drop = nn.Parameter(torch.tensor(2.0)), 0.5
+            self.register_buffer("offset", torch.tensor(3.0))
+
+        def forward(self, x):
+            y = super().forward(x * self.scale)
+            return F.dropout(y, self.drop, self.training) + self.offset if self.training else y
+
+    given = shaken(Scaled())
+    converted = convert(given, "before")
+    assert isinstance(converted, ConvertedInTwoModes)
+    assert {"scale", "offset"} <= converted.state_dict().keys()
+    assert_same_function(given, converted, SMALL)
+
+
 def test_the_given_network_is_left_as_it_is():
     given = named("resnet18")
     given.layer1.eval()
