@@ -68,10 +68,12 @@ def rank(guess: Sequence[str], measured: Mapping[str, Mapping[int, float]], *, l
 
     A pair is decided if it has the order of the means in every seed that both items have (where they share none: in
     every combination). Pairs that the seeds do not decide count neither for nor against the guess. ValueError if guess
-    and result are not about the same items.
+    and result are not about the same items, or an item has no number.
     """
     if sorted(guess) != sorted(measured):
         raise ValueError(f"the guess is about {', '.join(guess)}, the result about {', '.join(measured)}")
+    if empty := [item for item, by_seed in measured.items() if not by_seed]:
+        raise ValueError(f"the result has no number for {', '.join(empty)}")
     goodness = {item: {seed: _goodness(value, largest) for seed, value in by_seed.items()}
                 for item, by_seed in measured.items()}
     means = {item: fmean(by_seed.values()) for item, by_seed in goodness.items()}

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from cbn_lab import activations, blocks
-from cbn_lab.figures.selection import COMPARED, halfway, held_out_split, require_one_setting, setting, spread, word
+from cbn_lab.figures.selection import (
+    COMPARED,
+    halfway,
+    held_out_split,
+    require_one_setting,
+    require_records,
+    setting,
+    spread,
+    word,
+)
 from cbn_lab.figures.style import MARKS, Figure, Mark, axes, mark, nth_mark, styled
 
 ROW = 0.245  # inches of a row of the legend
@@ -64,6 +73,7 @@ class Plan:
 
 def planned(runs, upto, kept) -> Plan:
     """From the arguments of `learning_curves`."""
+    require_records(itertools.chain(*runs.values()) if isinstance(runs, Mapping) else runs)
     groups = dict(runs) if isinstance(runs, Mapping) else arms(runs)
     every = [run for group in groups.values() for run in group]
     if not every or not all(groups.values()):

@@ -3,6 +3,7 @@
 Arms are told apart by colour, line and marker in the order in which they are given; every seed is a thin line.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
@@ -135,7 +136,7 @@ def gradient_growth(found: Mapping[str, object], *, predicted: float | None = No
 
 def _arms(axis, groups: Mapping[str, Sequence[Points]], *, markers: bool = True) -> list[str]:
     """Draw the arms and return a sentence each."""
-    if not groups or not all(groups.values()):
+    if not groups or not all(groups.values()) or not all(itertools.chain(*groups.values())):
         raise ValueError(_NONE)
     said = []
     for position, (label, curves) in enumerate(groups.items()):

@@ -27,6 +27,8 @@ def ranking_guess(items: Sequence[str], guess: Sequence[str] = (),
     A line joins the two places of each item: two lines cross where the guess has this pair the wrong way round. `guess`
     may be incomplete as long as there is no result, which is label -> seed -> value (see `outcomes.values`).
     """
+    if not items:
+        raise ValueError("there are no items to be ordered; give at least one")
     width = 0.5 + 0.1 * max(len(line) for item in items for line in _wrapped(item).split("\n"))
     edges = [0.35, width, 1.9, width + 0.1, 3.6, 0.3]  # inches: margin, labels, lines, labels, values, margin
     fig, (slope, dots) = axes(2, size=(sum(edges), 1.15 + 0.5 * len(items)), sharey=True)
@@ -136,6 +138,10 @@ def curve_guess(epochs: Sequence[float], low: float, high: float, metric: str = 
 
     Grey bars are the distances whose mean is the score. Runs may be unfinished.
     """
+    if not epochs:
+        raise ValueError("a curve is guessed at one epoch at least; none is given")
+    if empty := [name for name, group in (known or {}).items() if not group]:
+        raise ValueError(f"there are no runs to draw for {', '.join(empty)}")
     arms = dict(known or {}) | ({label: list(result)} if result else {})
     fig, (axis,) = axes(size=(8.5, 3.9))
     fig.set_layout_engine(None)

@@ -26,6 +26,7 @@ def finals(runs: Sequence, rows: str | Callable, metric: str) -> dict[str, dict[
     ValueError if nothing is left, if two runs have the same row, activation and seed, or if settings are mixed.
     """
     key = rows if callable(rows) else lambda config: word(config[rows])
+    require_records(runs)
     require_one_setting(runs, "these runs", COMPARED)
     table: dict[str, dict[str, dict[int, float]]] = {}
     for run in runs:
@@ -108,3 +109,13 @@ def halfway(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None
     """The point in the middle of a curve; None where there is none between its ends, or where it is not finite."""
     x, y = points[len(points) // 2] if len(points) > 2 else (math.nan, math.nan)
     return (x, y) if math.isfinite(y) else None
+
+
+def require_records(runs: Sequence) -> None:
+    """ValueError for runs, such as ones made by hand, that lack what every figure of runs needs."""
+    for run in runs:
+        lacking = [key for key in ("activation", "placement", "epochs", "seed") if key not in run.config]
+        lacking += [key for key in ("epoch", "loss") if any(key not in entry for entry in run.curve)]
+        if lacking:
+            raise ValueError(f"a run has no {', '.join(lacking)}: settings need activation, placement, epochs, seed, and "
+                             "each entry of the curve needs epoch and loss, as cbn_lab.train.fit records them")

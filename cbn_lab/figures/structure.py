@@ -10,6 +10,8 @@ from cbn_lab.figures.style import MARKS, Figure, axes, styled
 def moments(names: Iterable[str], *, mean: float = 0.0, std: float = 1.0) -> Figure:
     """E[f(z)^2] = E[f(z)]^2 + Var f(z) for z ~ N(mean, std^2): one bar per activation, its two parts side by side."""
     names = list(names)
+    if not names:
+        raise ValueError("there is no activation to draw; give at least one name")
     values = {name: activations.moments(name, mean, std) for name in names}
     fig, (axis,) = axes(size=(8, 1.3 + 0.5 * len(names)))
     rows, dark, light = range(len(names)), MARKS[5].colour, MARKS[4].colour
@@ -33,6 +35,8 @@ def moments(names: Iterable[str], *, mean: float = 0.0, std: float = 1.0) -> Fig
 @styled
 def images(dataset, count: int = 10) -> Figure:
     """The first `count` images of a data set, with their classes."""
+    if not 1 <= count <= len(dataset):
+        raise ValueError(f"count must be from 1 to {len(dataset)}, the number of images; got {count}")
     fig, panels = axes(count, size=(1.0 * count, 1.35))
     names = [dataset.class_names[label] for label in dataset.labels[:count].tolist()]
     for axis, image, name in zip(panels, dataset.images[:count].cpu().numpy(), names, strict=True):

@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,6 +10,7 @@ import ipywidgets
 
 from cbn_lab import figures
 from cbn_lab.figures.frames import CurveFrames
+from cbn_lab.figures.selection import require_records
 from cbn_lab.figures.style import encoded
 from cbn_lab.runs import Run
 from cbn_lab.widgets.cells import Background
@@ -154,6 +156,7 @@ class Player(Shown):
 
     def __init__(self, recorded: Mapping[str, Sequence[Run]]):
         self._recorded = {label: list(group) for label, group in recorded.items()}
+        require_records(itertools.chain(*self._recorded.values()))
         self.curves, self._trouble = Curves(), ipywidgets.HTML()
         self.error: Exception | None = None
         self.transport = Transport(self._redraw, lambda: self.curves.cost)
