@@ -1,12 +1,11 @@
-"""Sweeps: every run once, whatever fails, is stopped, is killed or runs beside it; and what they say."""
+"""Sweeps: every run once, whatever fails, is stopped, is killed or runs beside it."""
 
-import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cbn_lab import _places, _tasks, cli, locks, norms, runs, sweep, sweep_preview, sweep_report
+from cbn_lab import _places, _tasks, norms, runs, sweep
 from cbn_lab.config import TrainConfig
 from cbn_lab.train import fit
 
@@ -23,7 +22,8 @@ TINY = TrainConfig(model_options={"widths": [4]}, train_images=256, batch_size=6
 PLAN = [replace(TINY, placement=placement, seed=seed) for seed in (0, 1) for placement in ("before", "complete")]
 LONG = [replace(TINY, activation="tanh", seed=seed, epochs=40, evaluate_every=0, log_every=4) for seed in range(4)]
 PROVENANCE = {"device": "", "versions": {}, "commit": None, "date": "", "data_sources": {}}
-posix = pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems do")
+posix = pytest.mark.skipif(os.name != "posix" or shutil.which("ps") is None,
+                           reason="signals are sent as POSIX systems do, and ps says which processes are left")
 
 
 @pytest.fixture(autouse=True)
@@ -133,19 +133,32 @@ def _start(tmp_path, plan: str, jobs: int) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
-def _children(process: int) -> set[int]:
-    """Of a process, and theirs."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True).stdout.splitlines()
-    parents = {int(pid): int(parent) for pid, parent, state in map(str.split, listed) if state[0] != "Z"}
-    found = {process}
-    for _ in range(3):
-        found |= {pid for pid, parent in parents.items() if parent in found}
-    return found - {process}
+def _alive(session: int) -> list[str]:
+    """The processes of a session: the one that `_start` began, and all that came from it."""
+    listed = subprocess.run(["ps", "-A", "-o", "sid=,stat=,args="], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in listed if line.split()[0] == str(session) and line.split()[1][0] != "Z"]
 
 
-def _alive(processes: set[int]) -> set[int]:
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True).stdout.splitlines()
-    return processes & {int(pid) for pid, state in map(str.split, listed) if state[0] != "Z"}
+def _in_the_middle(out) -> bool:
+    """Whether a run has ended and another is about half done at most, so that it does not end meanwhile."""
+    steps = [torch.load(path, weights_only=True)["step"] for path in out.glob("*.ckpt")]
+    return bool(list(out.glob("*.json"))) and any(step < 0.6 * LONG[0].epochs * 4 for step in steps)
+
+
+def _stop_in_the_middle(process: subprocess.Popen, out, name: str) -> None:
+    """Hold the whole sweep until it is in the middle, and send the signal then."""
+    while True:
+        _wait(lambda: list(out.glob("*.json")) and list(out.glob("*.ckpt")))
+        os.killpg(process.pid, signal.SIGSTOP)
+        ready = _in_the_middle(out)
+        if ready and name == "SIGINT":
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the sweep and to all that it started
+        elif ready:
+            process.send_signal(signal.Signals[name])
+        os.killpg(process.pid, signal.SIGCONT)
+        if ready:
+            return
+        time.sleep(0.05)
 
 
 def _wait(condition, seconds: float = 120.0) -> None:
@@ -169,15 +182,10 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize(("name", "jobs"), [("SIGKILL", 2), ("SIGINT", 2), ("SIGTERM", 1)])
 def test_a_stopped_sweep_goes_on_and_ends_as_if_it_had_not_been_stopped(name, jobs, uninterrupted, tmp_path):
     process, out = _start(tmp_path, "LONG", jobs), tmp_path / "out"
-    _wait(lambda: process.poll() is not None or (list(out.glob("*.json")) and list(out.glob("*.ckpt"))))
-    children = _children(process.pid)
-    if name == "SIGINT":
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the sweep and to all that it started
-    else:
-        process.send_signal(signal.Signals[name])
+    _stop_in_the_middle(process, out, name)
     said, err = process.communicate(timeout=60)
     assert "Traceback" not in err
-    _wait(lambda: not _alive(children), 20)  # a killed sweep's processes end by themselves
+    _wait(lambda: not _alive(process.pid), 20)  # a killed sweep's processes end by themselves
     ended = {path: path.stat().st_mtime_ns for path in out.glob("*.json") if runs.load(path).status == "finished"}
     resumed = {path: torch.load(path, weights_only=True) for path in out.glob("*.ckpt")}
     assert 1 <= len(ended) < len(LONG) and resumed
@@ -208,151 +216,7 @@ def test_two_sweeps_share_the_runs_of_a_folder(uninterrupted, tmp_path):
         assert _untimed(runs.load(tmp_path / "out" / f"{key}.json")) == _untimed(run)
 
 
-# Locks
-
-
-def test_a_run_is_locked_until_it_is_released(tmp_path):
-    with locks.Locks(tmp_path) as ours, locks.Locks(tmp_path) as theirs:
-        assert ours.claim("run") and not theirs.claim("run") and theirs.claim("other")
-        ours.release("run")
-        assert theirs.claim("run")
-    assert list(tmp_path.iterdir()) == []
-
-
-def _lock(machine: str, process: int, began: str) -> str:
-    return f"{machine}\n{process}\n{began}"
-
-
-def _ended_process() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-HERE = locks._signature(os.getpid()).split("\n")
-
-
-@pytest.mark.parametrize(("text", "age", "free"), [
-    (locks._signature(os.getpid()), 1e6, False),
-    (lambda: _lock(HERE[0], _ended_process(), "1"), 0, True),
-    pytest.param(_lock(HERE[0], os.getpid(), "1"), 0, True, marks=pytest.mark.skipif(
-        not HERE[2], reason="this system does not say when a process began")),
-    (_lock("elsewhere", 1, "1"), locks.STALE_SECONDS - 60, False),
-    (_lock("elsewhere", 1, "1"), locks.STALE_SECONDS + 60, True),
-    ("", 0, False),
-    ("", 120, True),
-], ids=["alive", "ended", "number given out again", "other machine", "other machine, long ago", "being written",
-        "killed while it was written"])
-def test_stale_locks_are_recognized(text, age, free, tmp_path):
-    path = tmp_path / "run.lock"
-    path.write_text(text() if callable(text) else text)
-    os.utime(path, (time.time() - age,) * 2)
-    with locks.Locks(tmp_path) as ours:
-        assert ours.claim("run") == free
-        assert (path.read_text() == locks._signature(os.getpid())) == (free or age == 1e6)
-
-
-def test_of_many_that_find_a_stale_lock_one_takes_it(tmp_path):
-    for attempt in range(30):
-        path = tmp_path / f"{attempt}.lock"
-        path.write_text(_lock(HERE[0], os.getpid(), "1") if HERE[2] else "")
-        os.utime(path, (time.time() - 120,) * 2)
-        takers, start, got = [locks.Locks(tmp_path) for _ in range(8)], threading.Barrier(8), []
-
-        def take(taker, name=str(attempt), start=start, got=got):
-            start.wait()
-            got.append(taker.claim(name) or taker.claim(name))
-
-        threads = [threading.Thread(target=take, args=(taker,)) for taker in takers]
-        [thread.start() for thread in threads]
-        [thread.join() for thread in threads]
-        assert sum(got) <= 1
-        assert locks.Locks(tmp_path).claim(str(attempt)) != any(got)
-
-
-def test_locks_are_renewed(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.01)
-    with locks.Locks(tmp_path) as ours:
-        ours.claim("run")
-        os.utime(tmp_path / "run.lock", (0, 0))
-        _wait(lambda: (tmp_path / "run.lock").stat().st_mtime > 0)
-
-
-# What is said
-
-
-def _run(seed=0, accuracy=0.5, status="finished", **settings):
-    final = {"test_accuracy": accuracy, "train_loss": accuracy} if status == "finished" else {}
-    return runs.Run(replace(TINY, seed=seed, **settings).record(), [], final, PROVENANCE, status)
-
-
-def test_the_table_has_a_row_for_each_combination_of_what_varies():
-    records = [_run(0, 0.5), _run(1, 0.75), _run(0, 0.25, placement="before"), _run(1, status="diverged", lr=1.0)]
-    head, *rows = sweep_report.table(records)
-    assert head.split() == ["placement", "lr", "test", "accuracy", "(%)", "range", "train", "loss", "seeds"]
-    assert [row.split() for row in rows] == [
-        ["complete", "0.1", "62.50", "50.00", "to", "75.00", "0.625", "2"],
-        ["before", "0.1", "25.00", "25.00", "to", "25.00", "0.250", "1"],
-        ["complete", "1", "-", "-", "-", "0", "1", "diverged"]]
-    assert sweep_report.table([]) == ["nothing is recorded"]
-
-
-def test_held_out_images_are_what_the_table_shows_where_all_have_them():
-    held_out = replace(_run(), final={"validation_accuracy": 0.1, "test_accuracy": 0.9, "train_loss": 1.0})
-    assert "validation accuracy" in sweep_report.table([held_out])[0]
-    assert "test accuracy" in sweep_report.table([held_out, _run(1)])[0]
-
-
-def test_the_remaining_time_follows_the_work_and_the_kind():
-    rates = {"a": 2.0, "b": 4.0}
-    assert sweep_report.remaining([("a", 10), ("b", 10)], rates, jobs=1) == 60
-    assert sweep_report.remaining([("a", 10), ("b", 10)], rates, jobs=3) == 40, "not less than the longest run"
-    assert sweep_report.remaining([("c", 10)], rates, jobs=1) == 30
-    assert sweep_report.remaining([("c", 10)], {}, jobs=1) is None and sweep_report.remaining([], {}, 1) == 0
-    assert sweep_report.work(replace(TINY, epochs=3)) == 3 * 256
-    assert sweep_report.work(TrainConfig(data="cifar10", epochs=2, validation_images=5000)) == 90_000
-
-
-def test_a_terminal_gets_one_bar_with_the_time_that_remains(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    tasks = _tasks.tasks([config.resolved() for config in PLAN], "out")
-    with sweep_report.Bar(tasks, [], jobs=2) as bar:
-        assert bar.remaining() is None
-        bar.note(_tasks.Event(tasks[0].name, 0.5, 100.0))
-        assert bar.remaining() == pytest.approx(350 / 2)
-        bar.note(_tasks.Event(tasks[0].name, 1.0, 100.0, "finished", "well done"))
-        bar.found(tasks[1].name)
-        assert bar.remaining() == pytest.approx(100)
-    shown = terminal.getvalue()
-    assert "time unknown" in shown and "02:55 left" in shown and "1/4 well done" in shown and "2/4 runs" in shown
-
-
-def test_a_dry_run_says_what_is_missing_and_how_long_it_takes_and_trains_nothing(tmp_path, monkeypatch, capsys):
-    fit(PLAN[0], out=tmp_path)
-    seconds = runs.load_all(tmp_path)[0].curve[-1]["seconds"]
-    monkeypatch.setattr(sweep_preview, "timed", lambda *_: pytest.fail("the folder knows"))
-    found = sweep_preview.preview(PLAN, tmp_path, jobs=1)
-    assert found.seconds == pytest.approx(3 * seconds) and found.recorded == [_name(PLAN[0])]
-    monkeypatch.undo()
-    other = [replace(TINY, model="mlp", model_options={"width": 8}), replace(TINY, activation="rlu", epochs=4)]
-    assert sweep.command([*PLAN, *other], tmp_path, jobs=1, dry_run=True, as_json=True) == 0, "its kind is recorded"
-    result = json.loads(capsys.readouterr().out)
-    assert len(result["missing"]) == 5 and result["seconds"] > found.seconds
-    assert len(list(tmp_path.iterdir())) == 1
-    assert sweep.command([replace(TINY, data="nothing.npz")], tmp_path, jobs=1, dry_run=True) == 1
-    assert "problem: nothing-" in (shown := capsys.readouterr().out) and "an unknown time" in shown
-
-
-def test_json_holds_the_final_numbers_of_every_run(tmp_path, capsys):
-    assert sweep.command(PLAN[:2], tmp_path, jobs=1, as_json=True) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(result["runs"]) == {_name(config) for config in PLAN[:2]} and result["trained"] == 2
-    run = runs.load(tmp_path / f"{_name(PLAN[0])}.json")
-    assert result["runs"][_name(PLAN[0])] == {"status": "finished"} | run.final
+# Where runs are trained
 
 
 @pytest.mark.parametrize("jobs", [0, -1, True, 1.5])
@@ -377,9 +241,3 @@ def test_training_needs_no_notebook_packages():
     code = ("import sys\nfor name in ('matplotlib', 'ipywidgets', 'IPython', 'ray'): sys.modules[name] = None\n"
             "from cbn_lab import sweep, gridfile")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_example_runs_are_what_its_help_says(capsys):
-    assert cli.main(["sweep", str(Path(__file__).parents[1] / "results" / "example_sweep.toml"), "--dry-run", "--jobs",
-                     "1"]) == 0
-    assert "16 missing" in capsys.readouterr().out
