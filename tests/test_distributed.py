@@ -216,7 +216,7 @@ def test_what_several_ranks_do_not_allow_is_refused(setting, message, monkeypatc
 
 # With torchrun
 
-LONG = ["train", "--model-option", "widths=8,8", "--activation", "tanh", "--epochs", "20", "--evaluate-every", "0",
+LONG = ["train", "--model-option", "widths=8,8", "--activation", "tanh", "--epochs", "10", "--evaluate-every", "0",
         "--json"]
 
 
@@ -239,7 +239,7 @@ def test_a_run_whose_rank_is_killed_keeps_its_record_and_resumes(tmp_path, capsy
     while process.poll() is None and not list(tmp_path.glob("*.json")):
         time.sleep(0.01)
     os.kill(children(process)[-1], signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=140)
     said = [line for line in err.splitlines() if line.startswith("cbn-lab:")]
     assert process.returncode != 0
     assert len(said) == 1 and "a rank was lost" in said[0] and "--resume goes on from the last checkpoint" in said[0]
@@ -250,7 +250,7 @@ def test_a_run_whose_rank_is_killed_keeps_its_record_and_resumes(tmp_path, capsy
     assert "begun on 2 ranks" in capsys.readouterr().err
 
     process = torchrun(*arguments, "--resume")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=140)
     assert process.returncode == 0, err
     assert json.loads(out.splitlines()[-1])["record"] == str(record) and len(out.splitlines()) == 1
     run = runs.load(record)
