@@ -31,7 +31,7 @@ async def _rows(count: int, repeats: int, root) -> list[Row]:
     frames, shares, pauses, stops = zip(*scenes, strict=True)
     what = "one widget" if count == 1 else f"{count} widgets at once"
     notes = {"threads": torch.get_num_threads(), "seconds": SECONDS}
-    return [Row(f"pictures a second and widget, {what}", median(frames), "1/s", 2.0 if count == 1 else None, ">=",
+    return [Row(f"pictures a second and widget, {what}", median(frames), "1/s", 2.0, ">=",
                 notes=notes | {"repeats": frames}),
             Row(f"share of drawing, {what}", median(shares), "", 1 / 3, notes=notes | {"repeats": shares}),
             Row(f"longest pause of the loop, {what}", median(pauses), "s", 1.0, seconds={"pause": list(pauses)}),

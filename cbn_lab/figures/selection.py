@@ -117,5 +117,5 @@ def require_records(runs: Sequence) -> None:
         lacking = [key for key in ("activation", "placement", "epochs", "seed") if key not in run.config]
         lacking += [key for key in ("epoch", "loss") if any(key not in entry for entry in run.curve)]
         if lacking:
-            raise ValueError(f"a run has no {', '.join(lacking)}: settings need activation, placement, epochs, seed, and "
-                             "each entry of the curve needs epoch and loss, as cbn_lab.train.fit records them")
+            raise ValueError(f"a run has no {', '.join(lacking)}: its settings need activation, placement, epochs, "
+                             "seed, and each entry of its curve epoch and loss, as cbn_lab.train.fit records them")
