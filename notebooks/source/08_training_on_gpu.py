@@ -454,9 +454,9 @@ class Maps(TorchDispatchMode):
 
 
 def counted(layer):
-    x = torch.randn(8, 4, 6, 6, requires_grad=True)
+    x, dy = torch.randn(8, 4, 6, 6, requires_grad=True), torch.randn(8, 4, 6, 6)
     with Maps(x.numel()) as maps:
-        layer(x).sum().backward()
+        layer(x).backward(dy)
     return maps.moved, maps.kernels
 
 
@@ -480,8 +480,11 @@ parts = {"convolution": nn.Conv2d(64, 64, 3, padding=1, bias=False), "BN, fused"
 parts = {name: part.to(settings.device, memory_format=torch.channels_last) for name, part in parts.items()}
 
 
+dy = torch.randn_like(x)
+
+
 def both_ways(layer):
-    return lambda: torch.autograd.grad(layer(x).sum(), x)[0].flatten()[0].item()
+    return lambda: torch.autograd.grad(layer(x), [x, *layer.parameters()], dy)[0][0, 0, 0, 0].item()
 
 
 seconds = alternate({name: both_ways(part) for name, part in parts.items()}, repeats=7)
@@ -793,14 +796,15 @@ widgets.my_calibration()
 #
 # **8.6** From how many channels on is a 3 x 3 convolution bound by arithmetic, on each device of section 4? Compute it,
 # then check it with `kernels.count` on nets of one width. If you have one of the GPUs: which share of the limit does
-# the library's loop reach, and what takes the rest? (`python -m cbn_lab.cli bench limits` asks torch's profiler.)
+# the library's loop reach, and what takes the rest? (`cbn-lab bench --only limits` asks torch's profiler.)
 #
 # **8.7** Find the smallest mean at which BN's output on bf16 values is off by more than 10 % (compare with float64).
 # How does it depend on the standard deviation? Then prove it from the distance of neighbours.
 #
 # ## Going further
 #
-# - `python -m cbn_lab.ladder --help`: other nets, other batches. `cbn-lab bench gpu` compares the placements on a GPU.
+# - `python -m cbn_lab.ladder --help`: other nets, other batches. `cbn-lab bench --only gpu` compares the placements
+#   on a GPU.
 # - The fast loop itself: `cbn_lab/train.py`; several processes: `cbn_lab/distributed.py`; synchronized moments with
 #   gradients: `cbn_lab/norms/sync.py`.
 # - cifar10-airbench trains CIFAR-10 to 94 % in seconds (*reported*: 3.83 s on an A100). It uses many tricks that would
@@ -815,6 +819,6 @@ widgets.my_calibration()
 # - T. F. Chan, G. H. Golub, R. J. LeVeque, *Algorithms for Computing the Sample Variance*, The American Statistician
 #   37(3), 1983.
 # - P. Goyal et al., *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour*, 2017, arXiv:1706.02677 (statistics
-#   per device, unequal shares).
+#   per device, by what the loss is divided).
 # - K. Jordan, *94% on CIFAR-10 in 3.29 Seconds on a Single GPU*, 2024, arXiv:2404.00498 (cifar10-airbench).
-# - NVIDIA, data sheets of T4, H100 (SXM) and H200 (SXM): peaks without sparsity.
+# - NVIDIA, data sheets of T4, A100 (SXM, 80 GB), H100 (SXM) and H200 (SXM): peaks without sparsity.
