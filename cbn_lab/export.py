@@ -4,7 +4,7 @@
 epoch the loss of its last batch and the accuracy. Where `train.fit` runs fused kernels the script runs the same ones,
 and what fit draws at random the script draws in the same order, so that on one machine, with one version of PyTorch,
 the losses agree to the last bit (for weights of fewer than 16 numbers: nearly). Settings that change no number are left
-out: `evaluate_every`, `log_every`, `compile`, `cuda_graphs`, `sync`.
+out: `evaluate_every`, `log_every`, `compile`, `cuda_graphs`, `sync`, `sync_norm`.
 
 Our CBN is a reconstruction, and the script says so. In it a CBN layer is a weight layer with a bias (the pre-shift),
 the activation, and a batch norm behind it; a shift with the multiplier k is stored as a and used as sqrt(k) a. (A hook
@@ -54,9 +54,9 @@ def script(config: TrainConfig, *, root=None) -> str:
     if config.model not in network.MODELS:
         raise ValueError(f"there is a script for the models {', '.join(network.MODELS)}, not for {config.model!r}; "
                          "choose one of these, or train this one with `cbn-lab train`")
-    if config.schedule != "one_cycle":
-        raise ValueError(f"there is a script for the schedule 'one_cycle', not for {config.schedule!r}; train this one "
-                         "with `cbn-lab train`")
+    if config.ranks > 1 or config.image_size is not None:
+        raise ValueError("the script trains in one process on images as they are; export with ranks=1 and without an "
+                         "image_size")
     _, channels, size, classes, available, _ = _SETS[config.data]
     with torch.random.fork_rng(devices=[]):  # refuses what is no network, in its own words
         models.build(config.model, num_classes=classes, in_channels=channels, image_size=size,
@@ -162,6 +162,10 @@ def _weights(config: TrainConfig, net: network.Network) -> list[str]:
 
 def _optimizer(config: TrainConfig, images: int) -> list[str]:
     steps = images // min(config.batch_size, images)
+    schedule = f"OneCycleLR(optimizer, {config.lr!r}, total_steps={config.epochs} * {steps} + 1, cycle_momentum=False)"
+    if config.schedule == "steps":
+        ends = ", ".join(str(round(config.epochs * steps * part)) for part in (1 / 3, 2 / 3, 8 / 9))
+        schedule = f"LambdaLR(optimizer, lambda step: 0.1 ** sum(step >= end for end in ({ends})))"
     parameters, decay = "model.parameters()", ""
     if config.weight_decay and config.decay_norm:
         decay = f", weight_decay={config.weight_decay!r}"
@@ -169,8 +173,7 @@ def _optimizer(config: TrainConfig, images: int) -> list[str]:
         parameters = f'[{{"params": p, "weight_decay": {config.weight_decay!r} * (p.dim() > 1)}} for p in {parameters}]'
     momentum = f", momentum={config.momentum!r}, nesterov=True" if config.momentum else ""
     return [*wrapped(f"optimizer = optim.SGD({parameters}, lr={config.lr!r}{momentum}{decay}, fused=True)"),
-            *wrapped(f"schedule = optim.lr_scheduler.OneCycleLR(optimizer, {config.lr!r}, "
-                     f"total_steps={config.epochs} * {steps} + 1, cycle_momentum=False)"),
+            *wrapped(f"schedule = optim.lr_scheduler.{schedule}"),
             *([f'scaler = GradScaler("{_kind(config)}")'] if config.precision == "fp16" else [])]
 
 

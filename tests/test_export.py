@@ -117,7 +117,8 @@ def test_settings_of_the_training(tmp_path):
                {"crop_padding": 2}, {"flip": True}, {"flip": True, "crop_padding": 0}, {"batch_size": 1000},
                {"batch_size": 60}, {"seed": 2**40}, {"train_images": None},
                {"validation_images": 200}, {"train_images": None, "validation_images": 415},
-               {"precision": "bf16"}, {"lr": 1}, {"evaluate_every": 0, "log_every": 3},
+               {"precision": "bf16"}, {"precision": "fp16"}, {"schedule": "steps"}, {"lr": 1},
+               {"evaluate_every": 0, "log_every": 3},
                {"placement": "before", "norm_options": {"eps": 1e-3, "affine": False, "momentum": 0.5}}]
     _require_equal([*(replace(SMALL, **change) for change in changes), replace(MLP, precision="bf16"),
                     replace(MLP, decay_norm=False, placement="before")], tmp_path)
@@ -285,7 +286,7 @@ def test_a_long_state_is_wrapped_and_can_still_be_read():
     ({"activation": ("relu", "tanh")}, "activation lists 2 names"),
     ({"train_images": 1500}, "do not fit into the 1415"),
     ({"train_images": 1}, "do not fit"),
-    ({"schedule": "steps"}, "the schedule 'one_cycle', not for 'steps'"),
+    ({"image_size": 8}, "without an image_size"),
 ])
 def test_what_has_no_script_is_refused_with_what_to_do(change, message):
     with pytest.raises(ValueError, match=message):

@@ -24,6 +24,8 @@ CONFIGS = st.builds(
     weight_decay=st.floats(0, allow_infinity=False), decay_norm=st.booleans(), crop_padding=st.none() | COUNTS,
     flip=st.none() | st.booleans(), seed=st.integers(0, 2**80), device=st.sampled_from(["auto", "cpu", "cuda:12"]),
     precision=st.sampled_from(["auto", "fp32", "bf16", "fp16"]), compile=st.booleans(), cuda_graphs=st.booleans(),
+    sync_norm=st.booleans(), ranks=COUNTS, schedule=st.sampled_from(["one_cycle", "steps"]),
+    image_size=st.none() | COUNTS,
     evaluate_every=st.integers(0, 9), log_every=st.none() | COUNTS)
 
 
