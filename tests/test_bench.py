@@ -239,6 +239,23 @@ def test_a_fused_norm_moves_eight_maps(precision, size):
         assert all(k.bytes >= 0 and k.step_bytes >= 0 for k in found)
 
 
+def test_the_bytes_of_convolutions_by_hand():
+    """Maps of 1 x 64, 4 x 64 and 6 x 16 values; the gradient is read for each of input, weights and bias."""
+    image, first, second = 64, 256, 96
+    forward = (image + first) + (first + second)
+    backward = (2 * first + image) + (3 * second + 2 * first)  # the image gets no gradient
+    head = 3 * (6 + 10)
+    found = counted(net(placement="none"))
+    assert sum(k.bytes for k in found if k.kind == "convolution, product") == 4 * (forward + backward + head)
+
+
+def test_an_operation_takes_as_long_as_the_slower_of_its_two_demands():
+    kernel = kernels.Kernel("mm", "convolution, product", flop=600.0, bytes=20.0, step_bytes=40.0)
+    assert limits.least_seconds(kernel, 4, operations=100.0, bandwidth=1000.0) == 6.0
+    assert limits.least_seconds(kernel, 4, operations=1e9, bandwidth=10.0) == 3.0
+    assert limits.least_seconds(kernel, 1, operations=1e9, bandwidth=10.0) == 6.0
+
+
 def test_the_bytes_of_relu_and_of_the_optimizer_by_hand():
     found = counted(net())
     maps = 4 * (64 * 4 + 16 * 6)
