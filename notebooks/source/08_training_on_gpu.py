@@ -224,7 +224,7 @@ seconds = alternate({"one by one, PIL": lambda: next(slow.feed),
 display(Table([("a batch of images", "ms, median of 7"),
                *((name, f"{1000 * median(times):.2f}") for name, times in seconds.items())]),
         Markdown(f"On the CPU already, at once is {ratio(seconds, 'one by one, PIL', 'at once, uint8'):.0f} times as "
-                 f"fast ({torch.get_num_threads()} threads)."))
+                 f"fast (threads: {torch.get_num_threads()})."))
 
 # %% [markdown]
 # **What you should now believe, and how sure we are.** The same augmentation can be had for a small part of the price
@@ -746,7 +746,7 @@ def compared(run):
         return run
     apart = [abs(ours["loss"] - theirs["loss"]) for ours, theirs in zip(one.curve, run.curve, strict=True)]
     return (f"loss off that of one process by {apart[0]:.0e} in the first step, {max(apart):.0e} at most; "
-            f"normalized over {run.provenance['ranks']['normalization_batch']} images")
+            f"images that share a mean: {run.provenance['ranks']['normalization_batch'][0]}")
 
 
 print("two ranks, synchronized:", compared(in_two_ranks("--sync-norm")))
