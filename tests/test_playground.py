@@ -22,7 +22,7 @@ from cbn_lab.train import Trainer
 from cbn_lab.widgets import knobs, slots
 from cbn_lab.widgets.playground import diagram, look
 
-CORE = {"VBox", "HBox", "Button", "FloatProgress", "HTML", "Image", "Dropdown", "IntSlider", "FloatSlider",
+CORE = {"VBox", "HBox", "Button", "FloatProgress", "FloatText", "HTML", "Image", "Dropdown", "IntSlider", "FloatSlider",
         "FloatLogSlider", "Checkbox", "BoundedIntText", "Text", "Textarea", "Label"}  # the same in ipywidgets 7.7 and 8
 SMALL = replace(share.DEFAULT, model="mlp", model_options={"depth": 2, "width": 8}, train_images=256, epochs=2)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import ipywidgets
-import matplotlib
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -181,8 +180,7 @@ class Playground(Shown):
         known, self._drawn = structure in self._drawn, ()  # until both are drawn, neither counts as drawn
         self._table.value = figures.layer_table(rows, caption=_caption(rows))
         if not known:
-            with matplotlib.rc_context({"text.hinting": "none"}):
-                self._diagram.value = diagram(net, config, self._root, self._layer).png(DPI)
+            self._diagram.value = diagram(net, config, self._root, self._layer).png(DPI)
         self._drawn = structure, config.seed
 
     def _offer(self) -> None:
