@@ -15,6 +15,7 @@ from pathlib import Path
 RENEW_SECONDS = 60.0
 STALE_SECONDS = 600.0  # of a lock that was made on another machine
 _WRITING_SECONDS = 60.0  # a file that is empty for longer belongs to a process that was killed between two statements
+_OF_RUNS = f"*-{'[0-9a-f]' * 8}.lock"  # as `runs.name` ends; a folder may hold locks of other programs (uv.lock)
 
 
 class Locks:
@@ -25,7 +26,7 @@ class Locks:
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("*.lock"):
+        for path in self.folder.glob(_OF_RUNS):
             _clear(path)
         threading.Thread(target=self._renew, daemon=True).start()
         return self
@@ -85,13 +86,13 @@ def _clear(path: Path) -> None:
 
 def _stale(path: Path) -> bool:
     try:
-        signature = path.read_text()
+        signature = path.read_text(errors="replace")
     except OSError:  # gone meanwhile
         return False
     if not signature:
         return _age(path) > _WRITING_SECONDS
-    machine, process, _ = signature.split("\n")
-    if machine != platform.node() or os.name != "posix":
+    machine, process, *_ = signature.split("\n") + [""]
+    if machine != platform.node() or not process.isdecimal() or os.name != "posix":  # elsewhere, or damaged
         return _age(path) > STALE_SECONDS
     return signature != _signature(int(process))
 

@@ -41,8 +41,10 @@ HERE = locks._signature(os.getpid()).split("\n")
     (_lock("elsewhere", 1, "1"), locks.STALE_SECONDS + 60, True),
     ("", 0, False),
     ("", 120, True),
+    ("damaged", locks.STALE_SECONDS - 60, False),
+    (f"{HERE[0]}\nx\ny", locks.STALE_SECONDS + 60, True),
 ], ids=["alive", "ended", "number given out again", "other machine", "other machine, long ago", "being written",
-        "killed while it was written"])
+        "killed while it was written", "damaged", "damaged, long ago"])
 def test_stale_locks_are_recognized(text, age, free, tmp_path):
     path = tmp_path / "run.lock"
     path.write_text(text() if callable(text) else text)
@@ -50,6 +52,15 @@ def test_stale_locks_are_recognized(text, age, free, tmp_path):
     with locks.Locks(tmp_path) as ours:
         assert ours.claim("run") == free
         assert (path.read_text() == locks._signature(os.getpid())) == (free or age == 1e6)
+
+
+def test_only_locks_of_runs_are_cleared_away(tmp_path):
+    others = {"uv.lock": "version = 1\nrevision = 3\n\n[[package]]\n", "model.lock": "", "odd.lock": "\n\n"}
+    for name, text in others.items() | {("digits-mlp-relu-none-s0-0123abcd.lock", "")}:
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (0, 0))
+    with locks.Locks(tmp_path):
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == others
 
 
 def test_of_many_that_find_a_stale_lock_one_takes_it(tmp_path):
