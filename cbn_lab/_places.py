@@ -56,6 +56,7 @@ class Here:
 class _Worker:
     process: multiprocessing.Process
     pipe: multiprocessing.connection.Connection
+    gpu: str | None
     task: Task | None = None
 
 
@@ -88,12 +89,13 @@ class Processes:
     def _new(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        gpu = self._gpus[len(self._workers) % len(self._gpus)] if self._gpus else None
+        taken = [worker.gpu for worker in self._workers]
+        gpu = min(self._gpus, key=taken.count, default=None)  # also the one of a process that has died
         process = context.Process(target=_serve, args=(theirs, self._prepare, gpu))
         with _deaf_to_interrupts():
             process.start()
         theirs.close()  # so that `ours` ends with the process
-        self._workers.append(_Worker(process, ours))
+        self._workers.append(_Worker(process, ours, gpu))
         return self._workers[-1]
 
     def work(self, note: Note, seconds: float) -> None:
@@ -185,8 +187,9 @@ def local(configs: Sequence[TrainConfig], jobs: int | None, prepare: Callable | 
     require_jobs(jobs)
     devices = {config.device for config in resolved(configs)}
     if jobs is None:
-        jobs = cores() if devices <= {"cpu"} else len(gpus())
-    in_turn = gpus() if devices == {"cuda"} else []  # none where the settings themselves name one
+        named = len(devices - {"cpu"})  # "cuda:1" is one, however many there are
+        jobs = cores() if named == 0 else len(gpus()) if "cuda" in devices else named
+    in_turn = gpus() if devices - {"cpu"} == {"cuda"} else []  # none where the settings themselves name one
     return Here(prepare) if jobs == 1 else Processes(jobs, prepare, in_turn)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -235,6 +236,28 @@ def test_gpus_get_the_processes_in_turn(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(_places, "cores", lambda: 5)
     assert (_places.local(PLAN, None, None).jobs, _places.local(PLAN, None, None)._gpus) == (5, [])
+
+
+@pytest.mark.parametrize(("devices", "jobs", "in_turn"), [
+    (["cuda:1"], 1, []),
+    (["cuda:0", "cuda:1", "cpu"], 2, []),
+    (["cuda", "cpu"], 3, ["0", "1", "2"]),
+], ids=["one named", "two named and a CPU", "any GPU and a CPU"])
+def test_gpus_that_the_settings_name_are_not_shared(devices, jobs, in_turn, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setattr(_places, "resolved", lambda configs: configs)
+    place = _places.local([replace(TINY, device=device) for device in devices], None, None)
+    assert (place.jobs, getattr(place, "_gpus", [])) == (jobs, in_turn)
+
+
+def test_a_new_process_takes_the_gpu_of_one_that_has_died(monkeypatch):
+    end = SimpleNamespace(close=lambda: None)
+    context = SimpleNamespace(Pipe=lambda: (end, end), Process=lambda **_: SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr(_places.multiprocessing, "get_context", lambda _: context)
+    place = _places.Processes(3, None, ["0", "1", "2"])
+    assert [place._new().gpu for _ in range(3)] == ["0", "1", "2"]
+    place._workers.pop(1)
+    assert place._new().gpu == "1"
 
 
 def test_training_needs_no_notebook_packages():
