@@ -123,18 +123,23 @@ def ledger(root=None) -> list[tuple[str, str, str, str, str]]:
 
 
 def markdown(root=None) -> str:
-    """The short form for the README: a line per sentence; in it each setting with its means, "k of n" and verdict."""
-    sentences: dict[tuple, list[Row]] = {}
-    for row in rows(root):
-        sentences.setdefault((row.sentence, row.claim, row.origin), []).append(row)
-    lines = ["| sentence | measured here |", "|---|---|"]
-    for (number, claim, origin), of_sentence in sentences.items():
-        lines.append(f"| **{number}** {claim} *({origin})* | {'<br>'.join(map(_short, of_sentence))} |")
+    """The short form for the README: a line per sentence and setting that has runs; below, what was not tested."""
+    found = rows(root)
+    lines, said = ["| sentence | where | means (seeds as claimed) | verdict |", "|---|---|---|---|"], ""
+    for row in (row for row in found if row.runs):
+        name = _title(row)
+        lines.append(f"| {name if name != said else ''} | {row.setting} | {row.brief} ({row.seeds}) | {row.verdict} |")
+        said = name
+    tested = {_title(row) for row in found if row.runs}
+    lines += ["", "**Not tested** so far:", ""]
+    lines += [f"- {_title(row)}: {row.setting}" for row in found if not row.runs and _title(row) not in tested]
+    lines += [f"- in the lines of the grid above, {where}"
+              for where in dict.fromkeys(row.setting for row in found if not row.runs and _title(row) in tested)]
     return "\n".join(lines)
 
 
-def _short(row: Row) -> str:
-    return f"{row.setting}: {f'{row.brief} ({row.seeds}): ' if row.runs else ''}**{row.verdict}**"
+def _title(row: Row) -> str:
+    return f"**{row.sentence}** {row.claim} *({row.origin})*"
 
 
 def replace_block(text: str, block: str) -> str:
