@@ -55,6 +55,22 @@ def test_few_seeds_no_pairs_and_an_arm_against_itself_are_said():
     assert "compared with itself" in evidence.difference(ours, ours, "test_accuracy")
 
 
+def test_a_diverged_run_counts_as_in_the_verdicts():
+    theirs = [replace(run, status="diverged", final={}, config=run.config | {"data": "cifar10"})
+              for run in SIGMOID["before"]]
+    said = evidence.difference(_shifted(SIGMOID["complete"], [0, 0, 0]), theirs, "test_accuracy")
+    assert "3 seeds) points, decided" in said and "Diverged runs, counted as nets that say nothing: 3." in said
+
+
+def test_a_measure_that_no_run_has_and_an_own_run_without_it_are_said():
+    with pytest.raises(ValueError, match="no validation accuracy; choose another measure"):
+        widgets.compared(DIGITS, "sigmoid", "complete", "before", "validation_accuracy")
+    mine = replace(SIGMOID["complete"][0], config=SIGMOID["complete"][0].config | {"seed": 100},
+                   final={"validation_accuracy": 0.9, "train_loss": 0.1})
+    alt = widgets.compared(DIGITS, "sigmoid", "complete", "before", own=[mine]).alt
+    assert "your seed" not in alt and "Choose validation accuracy" in alt
+
+
 def test_an_arm_that_is_not_recorded_is_named_with_those_that_are():
     with pytest.raises(ValueError, match="no run of tanh with complete .* there are: .*sigmoid complete"):
         widgets.compared(DIGITS, "tanh", "complete", "before")
@@ -105,8 +121,11 @@ def test_a_missing_arm_is_said_in_one_line_and_the_menus_stay_usable():
     view = widgets.evidence_explorer({"digits": some})
     view.controls["activation"].value, view.controls["placement"].value = "relu", "both"
     assert "no run of relu with both" in str(view.error)
+    with pytest.raises(ValueError, match="no run of relu with both"):
+        view.live.start()
+    assert not view.live.runs, "another arm than the chosen one was trained"
     view.controls["placement"].value = "after"
-    assert view.error is None
+    assert view.explorer.error is None
 
 
 def test_no_records_are_refused():

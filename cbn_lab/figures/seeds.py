@@ -33,7 +33,8 @@ def seed_strip(runs: Sequence, metric: str = "test_accuracy", own: Sequence = ()
     said = []
     for y, (place, values) in enumerate(rows.items()):
         style = nth_mark(1)
-        axis.plot(values, [y] * len(values), linestyle="", marker=style.marker, color=style.colour, markersize=7.5,
+        heights = [y + 0.12 * (i - (len(values) - 1) / 2) for i in range(len(values))]  # equal values stay apart
+        axis.plot(values, heights, linestyle="", marker=style.marker, color=style.colour, markersize=7.5,
                   markeredgecolor="white", markeredgewidth=0.5)
         if len(values) > 1:
             axis.vlines(fmean(values), y - 0.34, y + 0.34, color=style.colour, linewidth=2)

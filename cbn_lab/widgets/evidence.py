@@ -9,9 +9,9 @@ from dataclasses import fields, replace
 
 import ipywidgets
 
-from cbn_lab import figures, verdicts
+from cbn_lab import figures, grid, verdicts
 from cbn_lab.config import TrainConfig
-from cbn_lab.figures.selection import COMPARED, differences, readable, word
+from cbn_lab.figures.selection import differences, readable, word
 from cbn_lab.runs import Run
 from cbn_lab.widgets.display import Shown
 from cbn_lab.widgets.explorer import Explorer
@@ -23,10 +23,11 @@ OWN_SEED = 100  # the first of the reader's own: recorded seeds are small number
 
 def of_arm(runs: Sequence[Run], activation: str, placement: str) -> list[Run]:
     """The runs of one arm, by seed. ValueError, listing what there is, where none is recorded."""
-    found = [run for run in runs if (run.config["activation"], run.config["placement"]) == (activation, placement)]
+    of_activation = [run for run in runs if run.config["activation"] == activation]
+    found = [run for run in of_activation if run.config["placement"] == placement]
     if not found:
         there = ", ".join(dict.fromkeys(f"{word(run.config['activation'])} {word(run.config['placement'])}"
-                                        for run in runs))
+                                        for run in of_activation or runs))
         raise ValueError(f"no run of {activation} with {placement} is recorded in this part; there are: "
                          f"{there or 'none'}")
     return sorted(found, key=lambda run: run.config["seed"])
@@ -36,20 +37,26 @@ def compared(runs: Sequence[Run], activation: str, placement: str, baseline: str
              own: Sequence[Run] = ()) -> figures.Figure:
     """The grid of all arms of these runs; below it each seed of the two compared ones, with the reader's `own` runs.
 
-    The sentence ends with `difference` of the two arms. ValueError where one of them is not recorded.
+    The sentence ends with `difference` of the two arms. ValueError where one of them is not recorded, and where no run
+    of this part has the metric.
     """
     said = difference(of_arm(runs, activation, placement), of_arm(runs, activation, baseline), metric)
+    if all(run.final.get(metric) is None for run in runs):
+        raise ValueError(f"the runs of this part have no {readable(metric)}; choose another measure")
     runs, own = _of_one_rate(runs, own)
     seeds, mine = ([run for run in some if run.config["activation"] == activation
                     and run.config["placement"] in (placement, baseline)] for some in (runs, own))
     strip = figures.seed_strip(seeds, metric, mine)
+    if any(run.final.get(metric) is None for run in mine):
+        said += (f" A run of yours has no {readable(metric)}, so it is no star here: where validation images are held "
+                 "out, a live run never sees the test images. Choose validation accuracy.")
     both = figures.stacked([figures.placement_grid(runs, metric), strip])
     return replace(both, alt=f"{both.alt} {said}")
 
 
 def difference(ours: Sequence[Run], theirs: Sequence[Run], metric: str) -> str:
-    """"complete minus before: +1.2 (+0.9 to +1.5, 3 seeds) points; decided by the protocol's rule.\""""
-    a, b = ({run.config["seed"]: run.final[metric] for run in arm if run.final.get(metric) is not None}
+    """"test accuracy, complete minus before, paired by seed: +1.2 (...) points, decided by the protocol's rule.\""""
+    a, b = ({run.config["seed"]: value for run in arm if (value := _final(run, metric)) is not None}
             for arm in (ours, theirs))
     factor, unit, digits = (100, "points", 1) if "accuracy" in metric else (1, "nats", 3)
     values = [factor * d for d in figures.paired(a, b)]
@@ -59,8 +66,16 @@ def difference(ours: Sequence[Run], theirs: Sequence[Run], metric: str) -> str:
     if not values:
         return f"{names[0]} and {names[1]} have no finished seed in common."
     outcome = {"open": "not decided", "not tested": "too few seeds to decide"}.get(verdicts.outcome(values), "decided")
+    lost = sum(run.status == "diverged" for run in (*ours, *theirs))
+    counted = f" Diverged runs, counted as nets that say nothing: {lost}." if lost else ""
     return (f"{readable(metric)}, {names[0]} minus {names[1]}, paired by seed: "
-            f"{figures.spread(values, digits, sign=True)} {unit}, {outcome} by the protocol's rule.")
+            f"{figures.spread(values, digits, sign=True)} {unit}, {outcome} by the protocol's rule.{counted}")
+
+
+def _final(run: Run, metric: str) -> float | None:
+    """A last number, for a diverged run that of the protocol; None where there is none."""
+    diverged = run.status == "diverged" and run.config["data"] in grid.CLASSES
+    return grid.final(run, metric) if diverged else run.final.get(metric)
 
 
 def _of_one_rate(runs: Sequence[Run], own: Sequence[Run]) -> tuple[list[Run], list[Run]]:
@@ -88,7 +103,7 @@ class EvidenceExplorer(Shown):
         self._parts, self._own = {label: list(runs) for label, runs in parts.items()}, []
         self.explorer = Explorer(compared, list(self._menus().values()), self._arguments, words=True)
         self.live = LiveTraining([self._config()], recorded=self._arms(), label=_label, root=root,
-                                 on_finish=self._finished)
+                                 before_start=self._chosen, on_finish=self._finished)
         for name, control in self.explorer.controls.items():
             if name != "measure":
                 control.observe(lambda change: self._follow(), "value")
@@ -154,7 +169,8 @@ class EvidenceExplorer(Shown):
 
 
 def _same_setting(run: Run, runs: Sequence[Run]) -> bool:
-    return any(not differences([run.config, other.config], COMPARED) for other in runs)
+    """Whether the run has the settings of its own arm there; tuned arms differ from each other in more than the arm."""
+    return any(not differences([run.config, other.config]) for other in runs)
 
 
 def _label(config: TrainConfig) -> str:
