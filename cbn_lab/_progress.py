@@ -37,13 +37,14 @@ class Progress:
         return numbers | self.evaluation
 
 
-def require_finite(losses: torch.Tensor, trainer) -> None:
-    """DivergedError if one of the losses of the steps after `trainer.step` is not finite."""
+def require_finite(losses: torch.Tensor, trainer, what: str = "loss", step: int | None = None) -> None:
+    """DivergedError if one of the losses of the steps after `trainer.step`, or of `step`, is not finite."""
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
         config = trainer.config
         unnormalized = " or a placement with a normalization" if config.placement == "none" else ""
+        step = trainer.step + int(bad[0]) + 1 if step is None else step
         raise DivergedError(
-            f"the loss is {float(losses[bad[0]])} at step {trainer.step + int(bad[0]) + 1} of {trainer.steps} (peak "
-            f"learning rate {config.lr:g}): most likely the learning rate is too high; try lr={config.lr / 3:.2g}"
+            f"the {what} is {float(losses[bad[0]])} at step {step} of {trainer.steps} (peak learning rate "
+            f"{config.lr:g}): most likely the learning rate is too high; try lr={config.lr / 3:.2g}"
             f"{unnormalized}{', or precision fp32' if config.precision != 'fp32' else ''}")

@@ -165,6 +165,8 @@ class Trainer:
         numbers = {}
         for split in splits:
             numbers[f"{split}_loss"], numbers[f"{split}_accuracy"] = yield from self._evaluating(split)
+            if self.step == self.steps:  # the last step, too, may have ruined the weights
+                require_finite(torch.tensor([numbers[f"{split}_loss"]]), self, f"{split} loss", self.step)
         return numbers
 
     def evaluate(self, split: str = "test") -> tuple[float, float]:

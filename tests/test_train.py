@@ -400,3 +400,12 @@ def test_a_setting_that_came_later_is_recorded_only_where_it_is_used():
     """Older runs have no such entry and keep their names."""
     assert "cuda_graphs" not in QUICK.record()
     assert replace(QUICK, cuda_graphs=True).record() == QUICK.record() | {"cuda_graphs": True}
+
+
+def test_a_last_step_that_ruins_the_weights_is_no_finished_run(tmp_path):
+    """All training losses are finite: they were taken before the step."""
+    config = replace(QUICK, train_images=32, epochs=1, lr=1e30, log_every=1)
+    with pytest.raises(train.DivergedError, match="the test loss is nan at step 1 of 1"):
+        train.fit(config, out=tmp_path)
+    (run,) = runs.load_all(tmp_path)
+    assert run.status == "diverged" and run.final == {}
