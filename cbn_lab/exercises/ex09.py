@@ -147,6 +147,8 @@ _STEPS = {
                          _first(lambda losses, i, level: fmean(losses[max(0, i - 2) : i + 1]) < level)),
     "two records": ("two records are averaged; the rule says three",
                     _first(lambda losses, i, level: i >= 1 and fmean(losses[i - 1 : i + 1]) < level)),
+    "at the level": ("a loss that is just at the level is not below it: `<`, not `<=`",
+                     _first(lambda losses, i, level: i >= 2 and _smooth(losses, i) <= level)),
     "all so far": ("all records from the beginning are averaged; use the last three alone",
                    _first(lambda losses, i, level: i >= 2 and fmean(losses[: i + 1]) < level)),
     "all three below": ("all three records are asked to be below the level; their mean is",
@@ -163,7 +165,8 @@ _STEPS = {
 }
 _CURVES = (
     ([2.3, 2.0, 1.1, 1.9, 1.5, 1.2, 1.7, 1.0, 0.8, 0.7, 0.6], 1.55), ([0.5, 1.9, 1.8, 1.2, 1.0, 0.9], 1.5),
-    ([2.3, 2.1, 1.4, 1.9, 1.7, 1.8], 1.5), ([2.4, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8], 1.7))
+    ([2.3, 2.1, 1.4, 1.9, 1.7, 1.8], 1.5), ([2.0, 1.75, 1.5, 1.25, 1.0], 1.75),
+    ([2.4, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8], 1.7))
 
 
 def _check_steps(student):
@@ -236,9 +239,9 @@ _VERDICTS = {
         lambda o: _verdict(["holds" if one == "open" else one for one in o]))),
     "nothing is no": ("where nothing was tested, nothing is refuted: \"not tested\"",
                       lambda o: _verdict(o) if set(o) - {"not tested"} else "does not hold"),
-    "open alone": ("with open cells and none that holds, the sentence is not shown here: \"does not hold\"",
-                   _either(lambda o: "holds in part" if set(o) & {"open", "holds"} and set(o) != {"holds"}
-                           else _verdict(o))),
+    "only contrary": ("\"does not hold\" does not need every cell to be contrary: it is enough that cells were tested "
+                      "and none holds", _either(lambda o: "does not hold" if set(o) - {"not tested"} == {"contrary"}
+                                                else "holds" if set(o) == {"holds"} else "holds in part")),
 }
 _OUTCOMES = (
     ["holds"] * 3, ["holds", "holds", "open"], ["holds", "contrary", "contrary"], ["open", "contrary"],
