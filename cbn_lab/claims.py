@@ -7,8 +7,8 @@ Which cells a sentence names, and which outcome counts, was written in results/G
 rules are `cbn_lab.verdicts`. CBN is here our reconstruction, so no verdict is about the authors' own layer.
 """
 
+import argparse
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -152,11 +152,18 @@ def replace_block(text: str, block: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    files = sys.argv[1:] if arguments is None else arguments
-    if not files:
-        print(markdown())
-    for file in map(Path, files):
-        file.write_text(replace_block(file.read_text(), markdown()))
+    parser = argparse.ArgumentParser(prog="python -m cbn_lab.claims", description="The ledger, from the records.")
+    parser.add_argument("files", nargs="*", type=Path, help="rewrite the block between the markers in these files "
+                        "(default: print it)")
+    options = parser.parse_args(arguments)
+    try:
+        block = markdown()
+        for file in options.files:
+            file.write_text(replace_block(file.read_text(), block))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if not options.files:
+        print(block)
 
 
 if __name__ == "__main__":

@@ -313,3 +313,13 @@ def test_only_the_block_between_the_markers_is_replaced(tmp_path):
     assert file.read_text() == f"before\n<!-- ledger -->\n{claims.markdown()}\n<!-- /ledger -->\nafter\n"
     with pytest.raises(ValueError, match="markers <!-- ledger --> and <!-- /ledger --> once each"):
         claims.replace_block("no markers", "text")
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "No such file"), ("no markers", "the markers")])
+def test_a_file_that_cannot_be_rewritten_is_refused_in_a_line(tmp_path, capsys, text, said):
+    file = tmp_path / "page.md"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SystemExit):
+        claims.main([str(file)])
+    assert said in capsys.readouterr().err
