@@ -85,6 +85,7 @@ class Training(Knobs):
     """Learning rate, batch size, epochs and seed."""
 
     def __init__(self, on_change: Callable):
+        self._on_change, self._lr = on_change, 0.1
         self._rate = ipywidgets.FloatLogSlider(description="learning rate", value=0.1, min=-3.5, max=1, step=0.1,
                                                readout_format=".2g")
         self._rate.layout.width, self._rate.style.description_width = "24em", "initial"
@@ -93,16 +94,21 @@ class Training(Knobs):
         self._whole = {"batch_size": _number("batch size", 1, 4096), "epochs": _number("epochs", 1, 1000),
                        "seed": _number("seed", 0, 10**6)}
         super().__init__([self._rate, self._exact, *self._whole.values()])
-        self._heard(self._rate, lambda rate: on_change(lr=float(f"{rate:.2g}")))
+        self._heard(self._rate, self._slid)
         self._heard(self._exact, lambda rate: on_change(lr=rate))
         for name, control in self._whole.items():
             self._heard(control, lambda value, name=name: on_change(**{name: value}))
+
+    def _slid(self, rate: float) -> None:
+        """The page may send back the rate that it is shown, rounded to the slider's steps: nobody has moved it then."""
+        if abs(math.log10(rate / self._lr)) > 0.51 * self._rate.step:
+            self._on_change(lr=float(f"{rate:.2g}"))
 
     def _set(self, config: TrainConfig) -> None:
         steps = math.log10(config.lr) / self._rate.step  # a restored rate may lie beyond the slider's ends
         self._rate.min = min(self._rate.min, math.floor(steps) * self._rate.step)
         self._rate.max = max(self._rate.max, math.ceil(steps) * self._rate.step)
-        self._rate.value = self._exact.value = config.lr
+        self._rate.value = self._exact.value = self._lr = config.lr
         for name, control in self._whole.items():
             control.max = max(control.max, getattr(config, name))
             control.value = getattr(config, name)
