@@ -201,7 +201,7 @@ def test_the_output_has_a_view_and_a_picture_for_readers_without_a_kernel():
     live = widgets.LiveTraining([_config()], recorded={"recorded": [_record()]})
     bundle = live._repr_mimebundle_()
     assert bundle[display.VIEW]["model_id"] == live.view.model_id
-    assert '<img alt="Learning curves' in bundle["text/html"] and "recorded: training loss" in bundle["text/plain"]
+    assert '<img alt="Learning curves' in bundle["text/html"] and "recorded: from loss" in bundle["text/plain"]
     empty = widgets.LiveTraining([_config()])._repr_mimebundle_()
     assert display.NOTE in empty["text/html"]
     assert {type(w).__name__ for w in _widgets(live.view)} <= CORE
@@ -213,7 +213,7 @@ GRID = [_record(f, p, s) for f in ("tanh", "sigmoid") for p in ("complete", "bef
 def test_compare_draws_the_choice_over_vanilla():
     figure = widgets.compare(GRID, "tanh", "complete")
     assert figure.alt == figures.learning_curves(arms(GRID, "tanh", "complete")).alt
-    assert "before (vanilla BN): training loss" in figure.alt and "complete: training loss" in figure.alt
+    assert "before (vanilla BN): from loss" in figure.alt and "complete: from loss" in figure.alt
     assert "complete" not in widgets.compare(GRID, "tanh", "before").alt
     with pytest.raises(ValueError, match="no recorded run of relu with before; there are: sigmoid before, sigmoid com"):
         widgets.compare(GRID, "relu", "complete")
