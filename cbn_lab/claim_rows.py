@@ -109,23 +109,6 @@ def _missing(cell: Cell) -> str:
     return f", without seed{'s' * (len(absent) > 1)} {', '.join(absent)}" if absent else ""
 
 
-def _against(ours: str, theirs: str) -> Callable:
-    return lambda f: ((f, ours), (f, theirs))
-
-
-def _points(value: float) -> str:
-    return f"{value:+.1f}"
-
-
-def _nats(value: float) -> str:
-    """The difference as a change of the loss: what is less, is negative."""
-    return f"{-value:+.3f}"
-
-
-def _faster(value: float) -> str:
-    return f"{math.exp(value):.2f}x"
-
-
 def grid_source(part: grid.Part, found: Mapping[str, Run]) -> Source:
     label = f"{part.size}, {NAMES[part.model]}, {NAMES[part.data]}, {part.setting}"
     return Source(label, partial(part.arm, found=found), "results/grid")

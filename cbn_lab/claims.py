@@ -109,11 +109,7 @@ def _load(path: Path) -> list[runs.Run]:
 
 def folder() -> Path:
     """results/ of this checkout. RecordError where the package was installed without one."""
-    for place in (Path(__file__).resolve().parent.parent, Path.cwd(), Path.cwd().parent):
-        if (place / "results" / "ablation").is_dir():
-            return place / "results"
-    raise runs.RecordError("the recorded runs are not here: open the notebook inside a copy of the repository, or make "
-                           "them with `python -m cbn_lab.grid --out results/grid`")
+    return runs.stored("grid", "python -m cbn_lab.grid --out results/grid").parent
 
 
 def ledger(root=None) -> list[tuple[str, str, str, str, str]]:

@@ -228,11 +228,7 @@ def _estimates(moments) -> dict:
 
 def folder() -> Path:
     """results/effects of this checkout. RecordError where the package was installed without one."""
-    for place in (Path(__file__).resolve().parent.parent, Path.cwd(), Path.cwd().parent):
-        if (place / "results" / "effects").is_dir():
-            return place / "results" / "effects"
-    raise runs.RecordError("the recorded measurements are not here: open the notebook inside a copy of the repository, "
-                           "or make them with `python -m cbn_lab.effects --out results/effects`")
+    return runs.stored("effects", "python -m cbn_lab.effects --out results/effects")
 
 
 def records() -> list[runs.Run]:

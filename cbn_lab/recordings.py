@@ -20,7 +20,8 @@ def parts(root=None) -> dict[str, list[Run]]:
     ablation = runs.load_all(root / "ablation") if (root / "ablation").is_dir() else []
     sources = {source.label: _of(source, grid.PLACEMENTS) for source in (grid_source(p, found) for p in grid.PARTS)}
     sources |= {source.label: _of(source, ("before", "after", "complete")) for source in ablation_sources(ablation)}
-    sources["digits, six-layer ConvNet, 10 epochs (notebook 00)"] = start.records()
+    if (root / "start").is_dir():
+        sources["digits, six-layer ConvNet, 10 epochs (notebook 00)"] = start.records(root / "start")
     return {label: some for label, some in sources.items() if some}
 
 

@@ -124,6 +124,18 @@ def load_all(folder) -> list[Run]:
     return [load(path) for path in sorted(folder.rglob("*.json"))]
 
 
+def stored(name: str, command: str) -> Path:
+    """results/NAME of this checkout. RecordError, naming the command that records them, where there is no such folder.
+
+    (A package that was installed without its checkout has none; a notebook may stand in one all the same.)
+    """
+    for place in (Path(__file__).resolve().parent.parent, Path.cwd(), Path.cwd().parent):
+        if (place / "results" / name).is_dir():
+            return place / "results" / name
+    raise RecordError("the recorded runs are not here: open the notebook inside a copy of the repository, or make them "
+                      f"with `{command}`")
+
+
 def _problem(record) -> str | None:
     """What is wrong with a record, or None."""
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:

@@ -44,17 +44,13 @@ def experiment(seed: int = 0, root=None) -> list[TrainConfig]:
 
 def folder() -> Path:
     """results/start of this checkout. RecordError where the package was installed without one."""
-    for place in (Path(__file__).resolve().parent.parent, Path.cwd(), Path.cwd().parent):
-        if (place / "results" / "start").is_dir():
-            return place / "results" / "start"
-    raise runs.RecordError("the recorded runs are not here: open the notebook inside a copy of the repository, or make "
-                           "them with `python -m cbn_lab.start --out results/start`, which takes five minutes")
+    return runs.stored("start", "python -m cbn_lab.start --out results/start")
 
 
-def records() -> list[runs.Run]:
-    """The recorded runs, in the order of `plan`."""
+def records(root=None) -> list[runs.Run]:
+    """The runs recorded in the folder `root` (None: this checkout's), in the order of `plan`."""
     order = {(c.activation, c.placement, c.seed): i for i, c in enumerate(plan())}
-    return sorted(runs.load_all(folder()), key=lambda run: order[tuple(
+    return sorted(runs.load_all(folder() if root is None else root), key=lambda run: order[tuple(
         run.config[key] for key in ("activation", "placement", "seed"))])
 
 

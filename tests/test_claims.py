@@ -323,3 +323,10 @@ def test_a_file_that_cannot_be_rewritten_is_refused_in_a_line(tmp_path, capsys, 
     with pytest.raises(SystemExit):
         claims.main([str(file)])
     assert said in capsys.readouterr().err
+
+
+def test_missing_records_say_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "cbn_lab" / "runs.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(runs.RecordError, match="python -m cbn_lab.grid"):
+        claims.rows()

@@ -258,7 +258,7 @@ def test_recorded_runs_are_the_plans_and_from_a_clean_commit():
 
 
 def test_missing_records_say_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(effects, "__file__", str(tmp_path / "cbn_lab" / "effects.py"))
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "cbn_lab" / "runs.py"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(runs.RecordError, match="python -m cbn_lab.effects"):
         effects.records()

@@ -30,7 +30,9 @@ def test_the_parts_are_of_one_setting_each_and_hold_each_seed_once():
 
 def test_parts_without_records_are_left_out(tmp_path):
     (tmp_path / "grid").mkdir()
-    assert list(recordings.parts(tmp_path)) == ["digits, six-layer ConvNet, 10 epochs (notebook 00)"]
+    assert recordings.parts(tmp_path) == {}
+    runs.save(DIGITS[0], tmp_path / "start")
+    assert list(recordings.parts(tmp_path).values()) == [[DIGITS[0]]]
     (tmp_path / "grid" / "damaged.json").write_text("{")
     with pytest.raises(runs.RecordError, match="damaged.json"):
         recordings.parts(tmp_path)

@@ -40,7 +40,7 @@ def test_the_experiment_falls_back_on_the_digits(tmp_path, monkeypatch):
 
 
 def test_missing_records_say_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(start, "__file__", str(tmp_path / "cbn_lab" / "start.py"))
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "cbn_lab" / "runs.py"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(runs.RecordError, match="open the notebook inside a copy of the repository"):
         start.records()
