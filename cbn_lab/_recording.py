@@ -8,8 +8,9 @@ from cbn_lab import distributed, runs
 class Record:
     """The file of a trainer's run in the folder `out`, which rank 0 writes; no file where `out` is None.
 
-    ValueError if the folder holds a run with the same settings on other data, or, with `resume`, one that was begun on
-    another number of ranks. With `resume` the trainer goes on from the checkpoint, if there is one.
+    ValueError if `out` is a file, if the folder holds a run with the same settings on other data, or, with `resume`,
+    one that was begun on another number of ranks. With `resume` the trainer goes on from the checkpoint, if there is
+    one.
     """
 
     def __init__(self, trainer, out, resume: bool):
@@ -17,6 +18,7 @@ class Record:
         self.path = None if out is None else Path(out) / f"{runs.name(self._settings)}.json"
         self.checkpoint = None if out is None else self.path.with_suffix(".ckpt")
         if out is not None:
+            distributed.from_rank_zero(lambda: str(runs.made(out)))  # now, and not at the first checkpoint
             distributed.from_rank_zero(self._require_no_other_data)
             if resume and not trainer.restore(self.checkpoint, missing_ok=True):
                 distributed.from_rank_zero(self._require_no_other_ranks)

@@ -87,7 +87,7 @@ def _prepared(path: Path, resume: bool):
             print("this run has finished; without --resume it is trained again", file=sys.stderr)
             return run
         print(f"there is no checkpoint {checkpoint}; starting at the beginning", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)  # a wrong --out is found before training
+    runs.made(path.parent)  # a wrong --out is found before training
     return None
 
 

@@ -12,6 +12,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from cbn_lab import runs
+
 RENEW_SECONDS = 60.0
 STALE_SECONDS = 600.0  # of a lock that was made on another machine
 _WRITING_SECONDS = 60.0  # a file that is empty for longer belongs to a process that was killed between two statements
@@ -25,7 +27,7 @@ class Locks:
         self.folder, self.held, self._end = Path(folder), set(), threading.Event()
 
     def __enter__(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
+        runs.made(self.folder)
         for path in self.folder.glob(_OF_RUNS):
             _clear(path)
         threading.Thread(target=self._renew, daemon=True).start()

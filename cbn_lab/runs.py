@@ -78,14 +78,24 @@ def name(config: dict) -> str:
 
 def save(run: Run, folder) -> Path:
     """Write the run to `folder` and return the file's path. The file appears whole or not at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made(folder)
     path = folder / f"{name(run.config)}.json"
     record = {"schema": SCHEMA} | asdict(run) | {"curve": _finite(run.curve), "final": _finite(run.final)}
     text = json.dumps(record, indent=None, separators=(",", ":"), allow_nan=False, default=list)
     text = text.replace(',"curve"', ',\n"curve"').replace(',"final"', ',\n"final"') + "\n"
     write_whole(path, lambda temporary: temporary.write_text(text))
     return path
+
+
+def made(folder) -> Path:
+    """The folder, made if it is not there. ValueError where a file stands in its place."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{folder} cannot be a folder for records: a file stands there, or above it; give another "
+                         "one") from None
+    return folder
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -409,3 +409,10 @@ def test_a_last_step_that_ruins_the_weights_is_no_finished_run(tmp_path):
         train.fit(config, out=tmp_path)
     (run,) = runs.load_all(tmp_path)
     assert run.status == "diverged" and run.final == {}
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/below"])
+def test_a_file_in_the_place_of_the_folder_is_said_before_training(tmp_path, out):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ValueError, match="a file stands there, or above it; give another one"):
+        train.fit(QUICK, out=tmp_path / out, on_progress=lambda progress: pytest.fail("it trained"))
