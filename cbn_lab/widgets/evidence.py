@@ -37,7 +37,7 @@ def compared(runs: Sequence[Run], activation: str, placement: str, baseline: str
              own: Sequence[Run] = ()) -> figures.Figure:
     """The grid of all arms of these runs; below it each seed of the two compared ones, with the reader's `own` runs.
 
-    The sentence ends with `difference` of the two arms. ValueError where one of them is not recorded, and where no run
+    The words begin with `difference` of the two arms. ValueError where one of them is not recorded, and where no run
     of this part has the metric.
     """
     said = difference(of_arm(runs, activation, placement), of_arm(runs, activation, baseline), metric)
@@ -51,7 +51,7 @@ def compared(runs: Sequence[Run], activation: str, placement: str, baseline: str
         said += (f" A run of yours has no {readable(metric)}, so it is no star here: where validation images are held "
                  "out, a live run never sees the test images. Choose validation accuracy.")
     both = figures.stacked([figures.placement_grid(runs, metric), strip])
-    return replace(both, alt=f"{both.alt} {said}")
+    return replace(both, alt=f"{said} {both.alt}")
 
 
 def difference(ours: Sequence[Run], theirs: Sequence[Run], metric: str) -> str:

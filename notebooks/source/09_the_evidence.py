@@ -210,7 +210,7 @@ discussion(f"<p>Complete minus before, test accuracy, paired by seed:</p><ul>{li
 # ## 4. Explore the runs
 #
 # Choose a part, an activation and two placements. The grid shows all arms; below it stand the seeds of your two. The
-# sentence at the end applies the rule. Then replay both arms, or press *Start*: your machine trains the first one with
+# first sentence below applies the rule. Then replay both arms, or press *Start*: your machine trains the first one with
 # a seed that is not recorded, and the result becomes a star among the dots. On the digits that takes seconds. On
 # CIFAR it needs the files and a minute or more, and your star stands under *validation accuracy*: a live run never sees
 # the test images where validation images are held out.

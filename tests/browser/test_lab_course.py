@@ -55,3 +55,20 @@ def test_notebook_00(lab):
     expect(stop).to_be_disabled()
     book.shoot(chooser, "stopped")
     assert waited < 5  # under a second on an idle machine; here the tests share the processor
+
+
+def test_the_recorded_runs_explorer(lab):
+    from playwright.sync_api import expect
+
+    book = lab("09_the_evidence")
+    book.run_all()
+    explorer = book.cell("widgets.evidence_explorer(")
+    picture, menus = explorer.locator("img.widget-image").first, explorer.locator(".widget-dropdown select")
+    first = pixels(picture)
+    menus.nth(3).select_option("after")
+    changed(picture, first)
+    words = explorer.locator(".widget-html-content").filter(has_text="paired by seed").first
+    expect(words).to_contain_text("complete minus after")
+    explorer.get_by_role("button", name="Start").click()
+    expect(words).to_contain_text("your seed 100")
+    book.shoot(explorer, "evidence_explorer")
