@@ -47,7 +47,10 @@ class Record:
         """The shares of the batches, and with them the results, depend on the number of ranks."""
         ranks = self._settings.get("ranks", 1)
         for path in self.path.parent.glob(f"{self.path.stem.rpartition('-')[0]}-*.json"):  # all but the hash
-            run = runs.load(path)
+            try:
+                run = runs.load(path)
+            except runs.RecordError:  # of another run (this one's has been read): it says so where it is used itself
+                continue
             begun = run.config.get("ranks", 1)
             if run.status == "interrupted" and begun != ranks and \
                     _without_ranks(run.config) == _without_ranks(self._settings):

@@ -189,6 +189,17 @@ def test_sync_norm_reaches_every_norm(placement):
     assert any(isinstance(module, norm) for module in found) == (placement != "none")
 
 
+def test_a_damaged_record_of_another_run_does_not_stop_this_one(tmp_path):
+    """One of equal data, network, arm and seed, whose record is looked at for the number of its ranks."""
+    config = train.TrainConfig(model="mlp", model_options={"width": 8}, epochs=1, device="cpu", precision="fp32")
+    own = f"{runs.name(config.resolved().record())}.json"
+    (tmp_path / f"{own[:-13]}01234567.json").write_text("{")
+    assert train.fit(config, out=tmp_path, resume=True).status == "finished"
+    (tmp_path / own).write_text("{")
+    with pytest.raises(runs.RecordError, match=f"{own} is not readable JSON"):
+        train.fit(config, out=tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("setting, message", [
     ({"ranks": 0}, "ranks must be at least 1"), ({"sync_norm": 1}, "sync_norm must be True or False"),
     ({"ranks": 2}, "ranks=2 was asked for, and there are 1; start the run with torchrun --nproc-per-node 2"),
