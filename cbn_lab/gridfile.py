@@ -17,6 +17,7 @@ of its own: placement = [["before", "complete"], "complete"]. What is left out h
 """
 
 import itertools
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -44,6 +45,10 @@ def read(path) -> list[TrainConfig]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"there is no grid file {path}") from None
+    except OSError as error:  # on Windows, opening a folder is a matter of permission
+        raise ValueError(f"{path} is a folder; name a grid file in it, such as {path / 'grid.toml'}"
+                         if os.path.isdir(path) else f"the grid file {path} cannot be read ({error.strerror}); look at "
+                         "its name and its permissions") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
     try:

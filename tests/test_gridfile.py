@@ -86,6 +86,9 @@ def test_what_is_wrong_is_said_in_one_line(text, words, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["nowhere.toml"], ["no grid file nowhere.toml"]),
+    (["."], [". is a folder", "name a grid file in it, such as grid.toml"]),
+    (["good.toml/grid.toml"], ["good.toml/grid.toml cannot be read (Not a directory)"]),
+    (["x" * 999], ["xxx cannot be read (File name too long)", "its permissions"]),
     (["good.toml", "--jobs", "0"], ["jobs", "at least 1", "0"]),
     (["good.toml", "--jobs", "many"], ["--jobs", "many"]),
     (["good.toml", "--dry-run", "--cluster", "local"], ["dry run", "cluster"]),
