@@ -1,5 +1,6 @@
 """The recorded-runs explorer of notebook 09, and the parts of the evidence that it shows."""
 
+import html
 from dataclasses import replace
 
 import pytest
@@ -116,6 +117,17 @@ def test_menus_change_the_picture_and_a_live_run_becomes_a_star():
     view.live.start()
     assert view.error is None and "your seed 100" in view.explorer.caption.value
     assert [run.config["seed"] for run in view.live.runs] == [100]
+
+
+def test_the_difference_is_always_seen_and_the_rest_of_the_words_on_demand():
+    explorer = widgets.evidence_explorer({"digits": DIGITS}).explorer
+    picture = explorer.figure()
+    said = evidence.difference(SIGMOID["complete"], SIGMOID["before"], "test_accuracy")
+    assert picture.headline == said and picture.alt.startswith(f"{said} Grid of")
+    assert explorer.headline.value == f"<p>{html.escape(said)}</p>" and explorer.headline.layout.display is None
+    assert explorer.caption.layout.display == "none" and explorer.caption.value == f"<p>{html.escape(picture.alt)}</p>"
+    explorer.words.value = True
+    assert explorer.caption.layout.display is None and explorer.headline.layout.display is None
 
 
 def test_a_missing_arm_is_said_in_one_line_and_the_menus_stay_usable():

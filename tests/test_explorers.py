@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import ipywidgets
 import matplotlib
@@ -86,6 +87,14 @@ def test_the_words_can_be_shown_and_stay_shown():
     view.controls["height"].value = 7
     assert view.caption.layout.display is None
     assert _small(words=True).caption.layout.display is None
+
+
+def test_a_headline_is_shown_only_where_the_picture_has_one():
+    assert _small().headline.layout.display == "none"
+    view = _small(lambda **values: replace(_bars(**values), headline=f"<{values['word']}>"))
+    view.controls["word"].value = "beam"
+    assert view.headline.value == "<p>&lt;beam&gt;</p>" and view.headline.layout.display is None
+    assert view.caption.layout.display == "none"
 
 
 def test_changes_that_follow_each_other_lead_to_one_redraw():

@@ -50,11 +50,12 @@ class Figure:
     """A picture and the sentence that says what it shows, made from the same numbers.
 
     In a notebook it shows itself as an image with that sentence as its alt text. `fig` is a plain matplotlib figure,
-    to be changed or saved as usual.
+    to be changed or saved as usual. `headline` is the part of a long `alt` that an explorer shows at all times.
     """
 
     fig: matplotlib.figure.Figure
     alt: str
+    headline: str = ""
 
     def png(self, dpi: float = DPI) -> bytes:
         """On white whatever the reader's theme: a transparent picture is unreadable on a dark page."""

@@ -37,8 +37,8 @@ def compared(runs: Sequence[Run], activation: str, placement: str, baseline: str
              own: Sequence[Run] = ()) -> figures.Figure:
     """The grid of all arms of these runs; below it each seed of the two compared ones, with the reader's `own` runs.
 
-    The words begin with `difference` of the two arms. ValueError where one of them is not recorded, and where no run
-    of this part has the metric.
+    The headline, with which the words begin, is `difference` of the two arms. ValueError where one of them is not
+    recorded, and where no run of this part has the metric.
     """
     said = difference(of_arm(runs, activation, placement), of_arm(runs, activation, baseline), metric)
     if all(run.final.get(metric) is None for run in runs):
@@ -51,7 +51,7 @@ def compared(runs: Sequence[Run], activation: str, placement: str, baseline: str
         said += (f" A run of yours has no {readable(metric)}, so it is no star here: where validation images are held "
                  "out, a live run never sees the test images. Choose validation accuracy.")
     both = figures.stacked([figures.placement_grid(runs, metric), strip])
-    return replace(both, alt=f"{said} {both.alt}")
+    return replace(both, alt=f"{said} {both.alt}", headline=said)
 
 
 def difference(ours: Sequence[Run], theirs: Sequence[Run], metric: str) -> str:
@@ -101,7 +101,7 @@ class EvidenceExplorer(Shown):
 
     def __init__(self, parts: Mapping[str, Sequence[Run]], root=None):
         self._parts, self._own = {label: list(runs) for label, runs in parts.items()}, []
-        self.explorer = Explorer(compared, list(self._menus().values()), self._arguments, words=True)
+        self.explorer = Explorer(compared, list(self._menus().values()), self._arguments)
         self.live = LiveTraining([self._config()], recorded=self._arms(), label=_label, root=root,
                                  before_start=self._chosen, on_finish=self._finished)
         for name, control in self.explorer.controls.items():

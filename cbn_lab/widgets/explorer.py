@@ -20,6 +20,7 @@ class Explorer(Shown):
     settings  `controls` by description -> the arguments of `draw`
     words     whether the picture's sentence is shown at first; a box below the picture shows and hides it
 
+    The headline of a picture that has one stands below it, whatever the box says.
     `controls` are kept by description, `values` are the present arguments. An error is shown in one line and kept in
     `error`; the picture stays as it was.
     """
@@ -30,6 +31,7 @@ class Explorer(Shown):
         groups = [list(control) if isinstance(control, (list, tuple)) else [control] for control in controls]
         self.controls = {control.description: control for group in groups for control in group if control.description}
         self.image, self.caption, self.trouble = ipywidgets.Image(format="png"), ipywidgets.HTML(), ipywidgets.HTML()
+        self.headline = ipywidgets.HTML()
         self.image.layout.max_width, self.image.layout.align_self = "100%", "flex-start"  # smaller, but never larger
         self.words = ipywidgets.Checkbox(description="the picture in words", value=words, indent=False)
         self.words.observe(lambda change: self._show_words(), "value")
@@ -37,7 +39,8 @@ class Explorer(Shown):
         redraw = debounced(self.redraw)
         for control in self.controls.values():
             control.observe(lambda change: redraw(), "value")
-        self.view = ipywidgets.VBox([*_rows(groups), self.trouble, self.image, self.words, self.caption])
+        self.view = ipywidgets.VBox([*_rows(groups), self.trouble, self.image, self.headline, self.words,
+                                      self.caption])
         self._show_words()
         self.redraw()
 
@@ -51,13 +54,19 @@ class Explorer(Shown):
     def redraw(self) -> None:
         try:
             figure = self.figure()
-            self.image.value, self.caption.value = figure.png(DPI), f"<p>{html.escape(figure.alt)}</p>"
+            self.image.value, self.caption.value = figure.png(DPI), _paragraph(figure.alt)
+            self.headline.value = _paragraph(figure.headline)
+            self.headline.layout.display = None if figure.headline else "none"
             self.error, self.trouble.value = None, ""
         except Exception as error:  # on the event loop nobody else would show it
             self.error, self.trouble.value = error, one_line(error)
 
     def _show_words(self) -> None:
         self.caption.layout.display = None if self.words.value else "none"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>" if text else ""
 
 
 def _rows(groups: Sequence[Sequence]) -> list[ipywidgets.HBox]:
