@@ -24,6 +24,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cbn_lab import _launcher
+
 TIMEOUT_SECONDS = 600.0  # for a rank that neither answers nor ends; one that ends is noticed at once (gloo)
 _STORE_SECONDS = 5.0
 _state = SimpleNamespace(store=None, stopping=False, terminated=False)
@@ -48,7 +50,7 @@ def rank() -> int:
 
 def local_rank() -> int:
     """The number of this process among those on its machine, and of the GPU that it takes."""
-    return int(os.environ.get("LOCAL_RANK", rank())) if ranks() > 1 else 0
+    return int(os.environ.get("LOCAL_RANK") or rank()) if ranks() > 1 else 0
 
 
 @contextmanager
@@ -56,14 +58,15 @@ def group() -> Iterator[None]:
     """Join the process group that torchrun's environment describes; without torchrun, or with one process, do nothing.
 
     Inside, SIGTERM (which torchrun sends to the other ranks when one is lost) and SIGINT raise KeyboardInterrupt, once.
+    ValueError where the environment describes no group, or where its processes cannot meet.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if _launcher.world_size() == 1:
         yield
         return
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         _stay_on_this_machine()
     timeout = timedelta(seconds=TIMEOUT_SECONDS)
-    store, number, size = next(dist.rendezvous("env://", timeout=timeout))
+    store, number, size = _meeting_point(timeout)
     with_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", store=store, rank=number, world_size=size,
                             timeout=timeout)
@@ -79,6 +82,16 @@ def group() -> Iterator[None]:
             dist.destroy_process_group()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _meeting_point(timeout: timedelta) -> tuple:
+    """(key-value store, rank, number of ranks)."""
+    try:
+        return next(dist.rendezvous("env://", timeout=timeout))
+    except RuntimeError as error:
+        place = f"{os.environ['MASTER_ADDR']}, port {os.environ['MASTER_PORT']}"
+        raise ValueError(f"the processes that train together could not meet at {place}, as MASTER_ADDR and MASTER_PORT "
+                         f"say ({str(error).splitlines()[0]}); start them all, on a port that is free") from error
 
 
 def _stay_on_this_machine() -> None:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -174,6 +175,55 @@ def test_a_single_process_is_left_alone(monkeypatch):
         assert distributed.together(lambda: 3) == distributed.from_rank_zero(lambda: 3) == 3
     with pytest.raises(RuntimeError, match="gloo"), distributed.watching():
         raise RuntimeError("no rank can be lost, whatever gloo says")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Set these variables of torchrun's, and no others."""
+    def only(**variables):
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+    return only
+
+
+GOOD = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29777"}
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"WORLD_SIZE": "foo"}, "in the environment, WORLD_SIZE must be a whole number, 1 or more, got 'foo'"),
+    ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be a whole number, 1 or more, got '0'"),
+    ({"RANK": ""}, "WORLD_SIZE is 2, but RANK is not set"),
+    ({"RANK": "one"}, "WORLD_SIZE is 2, but RANK must be a whole number, from 0 to 1, got 'one'"),
+    ({"RANK": "2"}, "RANK must be a whole number, from 0 to 1, got '2'"),
+    ({"LOCAL_RANK": "-1"}, "LOCAL_RANK must be a whole number, from 0 to 1, got '-1'"),
+    ({"MASTER_ADDR": ""}, "MASTER_ADDR is not set"),
+    ({"MASTER_PORT": ""}, "MASTER_PORT is not set"),
+    ({"MASTER_PORT": "70000"}, "MASTER_PORT must be a whole number, from 1 to 65535, got '70000'"),
+])
+def test_an_environment_that_describes_no_group_is_refused_in_a_line(wrong, words, environment, capsys, tmp_path):
+    environment(**GOOD | wrong)
+    assert cli.main(["train", "--out", str(tmp_path)]) == 2
+    out, err = (text.splitlines() for text in capsys.readouterr())
+    assert out == [] and len(err) == 1 and err[0].startswith("cbn-lab: error: ") and words in err[0]
+    assert "torchrun sets WORLD_SIZE, RANK" in err[0] and "--nproc-per-node N" in err[0] and "unset" in err[0]
+
+
+@pytest.mark.parametrize("size", ["", " ", "1"])
+def test_an_empty_world_size_is_one_process(size, environment):
+    environment(WORLD_SIZE=size, RANK="what")
+    with distributed.group():
+        assert not dist.is_initialized()
+
+
+def test_a_port_that_is_taken_is_named_in_a_line(environment, capsys, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment(**GOOD | {"MASTER_PORT": port})
+        assert cli.main(["train", "--out", str(tmp_path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"could not meet at 127.0.0.1, port {port}" in line and "a port that is free" in line
 
 
 @pytest.mark.parametrize("placement", [*on_ranks.PLACEMENTS, ("none", "before_weight", "complete", *["both"] * 16)])
