@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import nn
 
-from cbn_lab import blocks
+from cbn_lab import blocks, norms
 
 
 class BlockMaker:
@@ -67,6 +67,13 @@ class BlockMaker:
         if norm_defaults and placement != "none":
             options = norm_defaults | options
         return blocks.parts(layer(bias=blocks.needs_bias(placement)), activation, placement, **options)
+
+    def batch_norm(self, channels: int) -> nn.Module:
+        """One more BN, for images, with those of the norm options that it has. ValueError with placement "none"."""
+        if self.placement == "none":
+            raise ValueError("placement 'none' has no norm; use join 'activated' or 'preactivated'")
+        shared = ("eps", "momentum", "track_running_stats", "sync")
+        return norms.get("batch_norm", channels, 2, **{k: v for k, v in self.norm_options.items() if k in shared})
 
     def head(self, in_features: int, num_classes: int) -> nn.Module:
         """The output layer, a weight layer too: it gets the input norm of the last block's placement, if any."""

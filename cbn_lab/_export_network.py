@@ -83,6 +83,9 @@ def _blocks(config: TrainConfig, channels: int, layers: list[_Layer], slots: dic
     """(the class Residual, if any, the lines that make the blocks)."""
     if config.model not in RESNETS:
         return [], _block_lines(layers, slots)
+    if config.model_options:
+        raise ValueError(f"the script of {config.model} knows no model options, got "
+                         f"{', '.join(config.model_options)}; leave them out, or export model 'convnet'")
     first, block = layers[0], slots[layers[0].placement]
     if len({(layer.activation, layer.placement) for layer in layers}) > 1 or block.fixed:
         raise ValueError(f"the script of {config.model} has one activation and one placement for all blocks, and no "

@@ -44,7 +44,8 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int 
     `activation` and `placement` are names, or one name per block (mlp and convnet: layers; vgg16: 13; resnets: the
     stem and two per residual block, resnet50: three; resnet9: 8). `norm_options` go to every block with a norm (see
     `blocks.block`).
-    `size`: mlp takes `width` and `depth`, convnet takes `widths` and `strides`, resnet9 takes `width`.
+    `size`: mlp takes `width` and `depth`, convnet takes `widths` and `strides`, resnet9 takes `width`; resnet20, 56 and
+    18 take `join`, how a shortcut joins two layers (`cbn_lab.residual`).
 
     Raises ValueError for unknown names, a list of the wrong length, norm options for a network without a norm, or an
     image too small for the network;

@@ -278,6 +278,7 @@ def test_a_long_state_is_wrapped_and_can_still_be_read():
     ({"data": "imagefolder:somewhere"}, "can load digits, cifar10, cifar100, not 'imagefolder:somewhere'"),
     ({"model": "resnet9", "model_options": {}}, "convnet, vgg16, resnet20, resnet56, resnet18, not for 'resnet9'"),
     ({"model": "resnet20", "model_options": {}, "norm_options": {"gamma": None}}, "no CBN layer in which a gamma"),
+    ({"model": "resnet20", "model_options": {"join": "preactivated"}}, "knows no model options, got join"),
     ({"model": "resnet20", "model_options": {}, "activation": ["relu"] * 18 + ["tanh"]}, "one activation and one"),
     ({"placement": "before", "norm_options": {"norm": "batch_norm_written_out"}}, "export with norm 'batch_norm'"),
     ({"placement": "before", "norm_options": {"device": "cpu"}}, "leave the others out"),

@@ -183,6 +183,8 @@ def test_subsampling_shortcut():
     ({"name": "vgg16", "image_size": 8}, "at least 32x32, got 8x8"),
     ({"name": "resnet20", "image_size": 2}, "at least 4x4"),
     ({"name": "resnet9", "image_size": 4}, "at least 8x8"),
+    ({"name": "resnet20", "join": "outside"}, "unknown join .outside.; known: activated, normalized, preactivated"),
+    ({"name": "resnet20", "join": "normalized", "placement": "none"}, "no norm; use join .activated. or"),
     ({"name": "resnet9", "width": 0}, "width must consist of whole numbers, at least 1, got 0"),
     ({"name": "mlp", "num_classes": 0}, "at least 1"),
     ({"name": "mlp", "placement": "inside"}, "unknown placement"),
@@ -207,3 +209,80 @@ def test_an_unknown_size_is_refused():
 def test_activations_are_named():
     with pytest.raises(TypeError, match=r"activation must be a name, or a list of names, one per block, got ReLU\(\)"):
         models.build("mlp", num_classes=10, activation=nn.ReLU())
+
+
+def _by_hand(model, x, activation, join):
+    """The CIFAR ResNet of either new join, from the weights of `model`, in float64 and train mode; placement complete,
+    whose shifts are 0 and gammas 1."""
+    def standardized(z):
+        z = activation(z)
+        return (z - z.mean((0, 2, 3), keepdim=True)) / torch.sqrt(z.var((0, 2, 3), keepdim=True, correction=0) + 1e-5)
+
+    def normalized(z):
+        return (z - z.mean((0, 2, 3), keepdim=True)) / torch.sqrt(z.var((0, 2, 3), keepdim=True, correction=0) + 1e-5)
+
+    def shortcut(z, w):
+        if w.shape[0] == z.shape[1]:
+            return z
+        return torch.cat([z[:, :, ::2, ::2], torch.zeros_like(z[:, :, ::2, ::2])], 1)
+
+    weights = [p for p in model.parameters() if p.ndim == 4]
+    s = torch.conv2d(x, weights[0], padding=1)
+    if join == "normalized":
+        s = standardized(s)
+    for first, second in zip(weights[1::2], weights[2::2], strict=True):
+        stride = first.shape[0] // first.shape[1]
+        inside = standardized(s) if join == "preactivated" else s
+        branch = torch.conv2d(standardized(torch.conv2d(inside, first, stride=stride, padding=1)), second, padding=1)
+        joined = (branch if join == "preactivated" else normalized(branch)) + shortcut(s, first)
+        s = joined if join == "preactivated" else standardized(joined)
+    features = (standardized(s) if join == "preactivated" else s).mean((2, 3))
+    return features @ model[-1].weight.T + model[-1].bias
+
+
+@pytest.mark.parametrize("join", ["normalized", "preactivated"])
+def test_joins_written_out(join):
+    torch.manual_seed(0)
+    model = models.build("resnet20", num_classes=5, activation="tanh", placement="complete", image_size=8, join=join)
+    x = torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(model.double()(x), _by_hand(model, x, torch.tanh, join), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18"])
+@pytest.mark.parametrize("placement", ["none", "before", "after", "before_weight", "both", "complete"])
+def test_joins_share_their_weights_and_train(name, placement):
+    """The same initial weights for each join and placement; every parameter gets a gradient."""
+    weights = {}
+    for join in ("activated", "normalized", "preactivated"):
+        if (placement, join) == ("none", "normalized"):
+            continue
+        torch.manual_seed(0)
+        size = {} if name == "resnet20" else {"widths": (8, 16, 32, 64)}
+        model = models.build(name, num_classes=5, activation="tanh", placement=placement, image_size=8, join=join,
+                             **size)
+        loss = model(torch.randn(4, 3, 8, 8)).square().sum()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        weights[join] = [p.detach().clone() for p in model.parameters() if p.ndim > 1]
+    for other in weights.values():
+        assert all(torch.equal(a, b) for a, b in zip(weights["activated"], other, strict=True))
+
+
+@pytest.mark.parametrize("placement, more", [("before", 0), ("both", 0), ("after", 9), ("complete", 9)])
+def test_a_normalized_join_adds_a_norm_where_the_branch_ends_without_one(placement, more):
+    count = {}
+    for join in ("activated", "normalized"):
+        model = models.build("resnet20", num_classes=5, placement=placement, join=join, norm_options={"eps": 1e-3})
+        found = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert all(norm.eps == 1e-3 for norm in found)
+        count[join] = len(found)
+    assert count["normalized"] - count["activated"] == more
+
+
+def test_a_preactivated_vanilla_resnet_has_the_published_form():
+    """He et al. 2016b: every weight layer of a block behind BN and ReLU, and both once more before the pool."""
+    model = models.build("resnet20", num_classes=10, activation="relu", placement="before", join="preactivated")
+    kinds = [type(m).__name__ for m in model.modules() if not list(m.children())]
+    steps = "Conv2d BatchNorm2d ReLU Conv2d BatchNorm2d ReLU Conv2d".split()
+    assert kinds[:7] == steps and kinds[-5:] == ["BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear"]
+    assert sum(p.numel() for p in model.parameters()) == PUBLISHED["resnet20"], "the same layers in another order"
