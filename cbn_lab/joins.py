@@ -1,0 +1,172 @@
+"""How the shortcut of a residual net joins with our reconstruction of CBN: recorded runs and probes of the forms.
+
+    python -m cbn_lab.joins
+
+trains what is not recorded yet. What is run, and what decides, was written before the first run in
+results/residual/PROTOCOL.md; the forms themselves are in `cbn_lab.residual`.
+"""
+
+import argparse
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cbn_lab import data, grid, runs, sweep
+from cbn_lab.ablation import ACTIVATIONS, SEEDS
+from cbn_lab.config import TrainConfig
+from cbn_lab.residual import PreactivatedBlock, ResidualBlock
+from cbn_lab.runs import Run
+from cbn_lab.train import Trainer
+
+PART = grid.Part("small", "cifar10", "resnet20")
+ARMS = (("before", "activated"), ("complete", "activated"), ("complete", "normalized"), ("complete", "preactivated"),
+        ("before", "preactivated"))
+CANDIDATES = ("normalized", "preactivated")
+PROBED = ("tanh", "relu", "selu")
+PROBE_STEPS = (0, 78, 156, 234)
+PROBE_IMAGES = 128
+
+
+def config(activation: str, placement: str, join: str, seed: int) -> TrainConfig:
+    """The grid's run; the form "activated" is the grid's own, with the grid's name."""
+    found = PART.config(activation, placement, seed, *grid.COMMON[PART.size])
+    return found if join == "activated" else replace(found, model_options={"join": join})
+
+
+def plan() -> list[TrainConfig]:
+    """Every run that the grid does not have, seed by seed."""
+    return [config(f, *arm, seed) for seed in SEEDS for arm in ARMS[2:] for f in ACTIVATIONS]
+
+
+def probes() -> list[TrainConfig]:
+    """Runs that are trained again to be looked into; in fp32, so that the probe sees what is trained."""
+    return [replace(config(f, *arm, 0), precision="fp32") for f in PROBED for arm in ARMS]
+
+
+def probe(config: TrainConfig, *, root=None) -> Run:
+    """Train and look at PROBE_STEPS: "shares" and "gradients" of the residual blocks, from the first to the last."""
+    trainer = Trainer(config, root=root)
+    provenance = runs.provenance(trainer.config.device, trainer.sources())
+    first = trainer.training.subset(slice(PROBE_IMAGES))
+    batch = data.normalize(first.images, first), first.labels
+    points = [{"step": 0, "epoch": 0.0} | look(trainer.model, *batch)]
+    for progress in trainer.run():
+        if progress.step in PROBE_STEPS:
+            points.append({"step": progress.step, "epoch": progress.epoch} | look(trainer.model, *batch))
+    final = {key: number for key, number in trainer.final().items() if key != "images_per_second"}
+    return Run(_probe_settings(config), points, final, provenance, "finished")
+
+
+def look(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """The mean loss in nats, and of each residual block the shortcut's share in its sum and the gradient of that loss.
+
+    share = Var[shortcut] / (Var[shortcut] + Var[branch]), each the mean over the channels; the gradient is the norm of
+    that with respect to the block's output.
+
+    images [B, C, H, W], normalized; labels [B]. In train mode, on a copy: the model stays as it is.
+    """
+    model = copy.deepcopy(model).train()
+    found = [module for module in model.modules() if isinstance(module, (ResidualBlock, PreactivatedBlock))]
+    shares, outputs, parts = [], [], {}
+
+    def keep(module, _, output):
+        parts[module] = float(output.detach().var((0, 2, 3), correction=0).mean())
+
+    def join(block, _, output):
+        output.retain_grad()
+        outputs.append(output)
+        shares.append(parts[block.shortcut] / (parts[block.shortcut] + parts[_end(block)]))
+
+    for block in found:
+        block.shortcut.register_forward_hook(keep)
+        _end(block).register_forward_hook(keep)
+        block.register_forward_hook(join)
+    loss = F.cross_entropy(model(images), labels)
+    loss.backward()
+    return {"loss": float(loss.detach()), "shares": shares,
+            "gradients": [float(output.grad.norm()) for output in outputs]}
+
+
+def _end(block: nn.Module) -> nn.Module:
+    """What gives the branch's part of the sum."""
+    return block.linear if isinstance(block, ResidualBlock) else block.branch
+
+
+def _probe_settings(config: TrainConfig) -> dict:
+    return config.resolved().record() | {"probe": {"steps": list(PROBE_STEPS), "images": PROBE_IMAGES}}
+
+
+def records(root=None) -> dict[tuple[str, str, str], dict[int, Run]]:
+    """(activation, placement, join) -> seed -> run, those of the grid with them; `root` is a results folder."""
+    root = folder().parent if root is None else Path(root)
+    found = grid.recorded(root / "grid") | grid.recorded(root / "residual")
+    arms = {}
+    for f in ACTIVATIONS:
+        for arm in ARMS:
+            named = {seed: grid.name(config(f, *arm, seed)) for seed in SEEDS}
+            arms[f, *arm] = {seed: found[name] for seed, name in named.items() if name in found}
+    return arms
+
+
+def probed(root=None) -> dict[tuple[str, str, str], Run]:
+    """(activation, placement, join) -> probed run."""
+    root = folder() if root is None else Path(root) / "residual"
+    paths = {_key(c): root / f"{runs.name(_probe_settings(c))}.json" for c in probes()}
+    return {key: runs.load(path) for key, path in paths.items() if path.exists()}
+
+
+def _key(config: TrainConfig) -> tuple[str, str, str]:
+    return config.activation, config.placement, config.model_options.get("join", "activated")
+
+
+def gains(arms: Mapping, ours: tuple[str, str], theirs: tuple[str, str], metric: str) -> dict[tuple[str, int], float]:
+    """(activation, seed) -> accuracy of one arm minus that of another, in points."""
+    return {(f, seed): 100 * (grid.final(run, metric) - grid.final(arms[f, *theirs][seed], metric))
+            for f in ACTIVATIONS for seed, run in arms[f, *ours].items() if seed in arms[f, *theirs]}
+
+
+def better(differences: Sequence[float]) -> bool:
+    """Rule 1: the mean is positive by more than two of its standard errors."""
+    return len(differences) > 1 and fmean(differences) > 2 * stdev(differences) / len(differences) ** 0.5
+
+
+def chosen(arms: Mapping) -> str:
+    """The form of `complete` by rule 1; "activated" where no candidate is better."""
+    means = {}
+    for join in CANDIDATES:
+        found = list(gains(arms, ("complete", join), ("complete", "activated"), "validation_accuracy").values())
+        if better(found):
+            means[join] = fmean(found)
+    return max(means, key=means.get, default="activated")
+
+
+def folder() -> Path:
+    """results/residual of this checkout. RecordError where the package was installed without one."""
+    return runs.stored("residual", "python -m cbn_lab.joins")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Record what is missing of the residual forms: runs, then probes.")
+    parser.add_argument("--out", default="results/residual")
+    parser.add_argument("--root", help="folder that holds cifar10.npz or torchvision's CIFAR-10")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core)")
+    options = parser.parse_args(arguments)
+    summary = sweep.fill(plan(), options.out, root=options.root, jobs=options.jobs)
+    print(summary)
+    if summary.exit_code:
+        return summary.exit_code
+    missing = [c for c in probes() if not (Path(options.out) / f"{runs.name(_probe_settings(c))}.json").exists()]
+    for config in tqdm(missing, unit="probe", disable=not missing):
+        runs.save(probe(config, root=options.root), options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""The plan of the residual forms against their protocol, the probe against a sum by hand, the rule that chooses."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cbn_lab import grid, joins, models, runs
+from cbn_lab.residual import PreactivatedBlock, ResidualBlock
+
+PROTOCOL = Path(__file__).parent.parent / "results" / "residual" / "PROTOCOL.md"
+
+
+def test_the_plan_is_that_of_the_protocol():
+    text = " ".join(PROTOCOL.read_text().split())
+    plan = joins.plan()
+    assert len({grid.name(config) for config in plan}) == len(plan) == 45
+    assert [config.seed for config in plan] == sorted(config.seed for config in plan)
+    said = re.search(r"New: (.*?)\. Recorded already", text).group(1).split(", ")
+    assert {f"{c.placement} {c.model_options['join']}" for c in plan} == set(said)
+    assert all(c.train_images == 5000 and c.epochs == 3 and c.batch_size == 64 and c.lr == 0.1 for c in plan)
+    steps = re.search(r"at steps (.*?), on", text).group(1).replace(" and", ",").split(", ")
+    assert [int(step) for step in steps] == list(joins.PROBE_STEPS)
+    assert {c.activation for c in joins.probes()} == {"tanh", "relu", "selu"} and len(joins.probes()) == 15
+
+
+def test_the_form_of_the_grid_has_the_grids_name():
+    known = grid.plan("small", {})
+    known |= {grid.name(c): c for p in ("before", "complete") for s in (0, 1, 2)
+              for c in [joins.PART.config("tanh", p, s, 0.1, 5e-4)]}
+    assert grid.name(joins.config("tanh", "complete", "activated", 1)) in known
+    assert grid.name(joins.config("tanh", "complete", "normalized", 1)) not in known
+
+
+@pytest.mark.parametrize("placement, join", joins.ARMS)
+def test_shares_and_gradients_by_hand(placement, join):
+    torch.manual_seed(0)
+    model = models.build("resnet20", num_classes=5, activation="tanh", placement=placement, image_size=8, join=join,
+                         widths=(4, 8, 16))
+    x, y = torch.randn(6, 3, 8, 8), torch.arange(6) % 5
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = joins.look(model, x, y)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "left as it was"
+    assert all(p.grad is None for p in model.parameters())
+    shares, outputs = [], []
+    for module in model:  # the blocks one after the other, with the two parts of each sum
+        if isinstance(module, ResidualBlock):
+            branch, shortcut = module.linear(module.branch(x)), module.shortcut(x)
+            x = module.nonlinear(branch + shortcut)
+        elif isinstance(module, PreactivatedBlock):
+            branch, shortcut = module.branch(module.rest(x)), module.shortcut(x)
+            x = branch + shortcut
+        else:
+            x = module(x)
+            continue
+        b, s = (part.var((0, 2, 3), correction=0).mean().item() for part in (branch, shortcut))
+        shares.append(s / (s + b))
+        outputs.append(x)
+    gradients = torch.autograd.grad(nn.functional.cross_entropy(x, y), outputs)
+    assert found["shares"] == pytest.approx(shares, rel=1e-4)
+    assert found["gradients"] == pytest.approx([g.norm().item() for g in gradients], rel=1e-4)
+
+
+def _run(accuracy: float, status: str = "finished") -> runs.Run:
+    final = {"validation_accuracy": accuracy, "test_accuracy": 1 - accuracy} if status == "finished" else {}
+    return runs.Run({"data": "cifar10"}, [], final, {}, status)
+
+
+def _arms(normalized: float, preactivated: float) -> dict:
+    """Every run of `complete` at 0.5 with activated joins, others that much better, with some noise."""
+    lift = {"activated": 0.0, "normalized": normalized, "preactivated": preactivated}
+    return {(f, p, join): {seed: _run(0.5 + lift[join] + 0.01 * ((seed + i) % 3 - 1) * (join != "activated"))
+                           for seed in range(3)}
+            for i, f in enumerate(joins.ACTIVATIONS) for p, join in joins.ARMS}
+
+
+@pytest.mark.parametrize("normalized, preactivated, form", [
+    (0.02, 0.05, "preactivated"), (0.05, 0.02, "normalized"), (0.001, -0.03, "activated"), (0.02, -0.01, "normalized")])
+def test_validation_accuracy_chooses_the_form(normalized, preactivated, form):
+    """The test accuracy of these runs says the opposite."""
+    assert joins.chosen(_arms(normalized, preactivated)) == form
+
+
+def test_a_diverged_run_counts_as_a_net_that_says_nothing():
+    arms = _arms(0.02, 0.0)
+    arms["tanh", "complete", "normalized"][1] = _run(0.9, "diverged")
+    found = joins.gains(arms, ("complete", "normalized"), ("complete", "activated"), "validation_accuracy")
+    assert found["tanh", 1] == pytest.approx(-40) and len(found) == 15
+
+
+def test_a_probe_is_recorded_once(tmp_path, monkeypatch):
+    """On the digits instead of CIFAR, one probe of one epoch."""
+    small = joins.TrainConfig(data="digits", model="resnet20", model_options={"join": "preactivated"},
+                              activation="tanh", epochs=1, train_images=128, batch_size=64, device="cpu",
+                              precision="fp32", log_every=1)
+    monkeypatch.setattr(joins, "plan", lambda: [])
+    monkeypatch.setattr(joins, "probes", lambda: [small])
+    monkeypatch.setattr(joins, "PROBE_STEPS", (0, 2))
+    assert joins.main(["--out", str(tmp_path)]) == 0
+    [path] = tmp_path.glob("*.json")
+    run, written = runs.load(path), path.stat().st_mtime_ns
+    assert [point["step"] for point in run.curve] == [0, 2] and len(run.curve[0]["shares"]) == 9
+    assert joins.main(["--out", str(tmp_path)]) == 0 and path.stat().st_mtime_ns == written
