@@ -100,7 +100,8 @@ def test_the_strip_refuses_a_mixture():
 def test_tuned_arms_are_drawn_as_one_setting():
     tuned = [replace(run, config=run.config | {"lr": 0.3 if run.config["placement"] == "complete" else 0.1})
              for run in DIGITS]
-    assert "complete minus before" in widgets.compared(tuned, "sigmoid", "complete", "before").alt
+    alt = widgets.compared(tuned, "sigmoid", "complete", "before").alt
+    assert "complete minus before" in alt and "learning rate and weight decay tuned for each arm" in alt
 
 
 def test_a_recorded_run_becomes_settings_to_train_again():

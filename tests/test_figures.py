@@ -51,6 +51,44 @@ def test_a_figure_shows_an_image_with_its_sentence_and_no_bare_png():
     assert base64.b64decode(data).startswith(b"\x89PNG")
 
 
+PARTS = [({"train_images": 10_000, "model_options": {"widths": [16, 32, 128]}, "weight_decay": 5e-4},
+          "digits, convnet, 4 epochs of 10,000 images, 3 layers of 16 to 128 channels, learning rate 0.1, weight decay "
+          "0.0005"),
+         ({"model": "mlp", "model_options": {"width": 32, "depth": 4}, "lr": "tuned", "weight_decay": "tuned"},
+          "digits, mlp, 4 epochs, width 32, depth 4, learning rate and weight decay tuned"),
+         ({"train_images": None, "model_options": {}}, "digits, convnet, 4 epochs, learning rate 0.1")]
+
+
+@pytest.mark.parametrize("settings, said", PARTS)
+def test_grid_and_strip_say_in_words_which_part_of_the_evidence_they_show(settings, said):
+    runs = [_run(place, name, **settings) for place in ("before", "after") for name in ("tanh", "relu")]
+    grid = figures.placement_grid(runs)
+    strip = figures.seed_strip([run for run in runs if run.config["activation"] == "tanh"])
+    assert f"after the last epoch (%), {said}. tanh: before" in grid.alt
+    assert f"Runs: {said}. Darker" in grid.fig.axes[0].get_xlabel().replace("\n", " ")
+    assert f"one dot a seed, {said.replace(', 4', ', tanh, 4')}. before" in strip.alt
+    assert strip.fig.axes[0].get_title().startswith("tanh, ")
+
+
+@pytest.mark.parametrize("columns", range(1, 7))
+def test_the_words_below_a_grid_are_not_cut_off(columns):
+    settings = {"train_images": 10_000, "weight_decay": 5e-4, "model_options": {"widths": [16, 32, 128]}}
+    grid = figures.placement_grid([_run(place, **settings) for place in blocks.placements()[:columns]])
+    grid.pixels()  # lays it out
+    words = grid.fig.axes[0].xaxis.label.get_window_extent()
+    assert 0 <= words.x0 and words.x1 <= grid.fig.bbox.width and 0 <= words.y0
+
+
+def test_a_strip_shows_an_arm_of_which_no_run_finished():
+    lost = [_run("none", seed=seed, finished=False) for seed in range(2)]
+    strip = figures.seed_strip([*lost, _run(), _run(seed=1, finished=False)])
+    assert [label.get_text() for label in strip.fig.axes[0].get_yticklabels()] == ["none\n2 unfinished",
+                                                                                 "before\n1 unfinished"]
+    assert "none no value, 2 did not finish; before " in strip.alt and strip.alt.endswith(", 1 did not finish.")
+    with pytest.raises(ValueError, match="one activation, got sigmoid, relu"):
+        figures.seed_strip([_run(), _run(activation="relu", finished=False)])
+
+
 def test_figures_are_opaque_white_and_in_one_style_whatever_the_reader_has_set(tmp_path):
     plain = figures.learning_curves(_grid()[:3]).png()
     with matplotlib.rc_context({"savefig.transparent": True, "text.color": "white", "font.size": 5,

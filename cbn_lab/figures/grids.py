@@ -12,16 +12,17 @@ from cbn_lab.figures.selection import (
     COMPARED,
     activations_of,
     finals,
+    part,
     readable,
     require_one_setting,
-    setting,
     spread,
-    word,
+    unfinished,
 )
 from cbn_lab.figures.style import Figure, axes, styled
 
 _LIGHT, _DARK = (1.0, 1.0, 1.0), (0.46, 0.70, 0.86)  # black letters can be read on both, in grey as well
 _FRAME = "#D55E00"
+_NAMES = 0.85  # inches left of the cells, under which the caption does not stand
 
 
 @styled
@@ -35,28 +36,29 @@ def placement_grid(runs: Sequence, metric: str = "test_accuracy") -> Figure:
     require_one_setting(runs, "these runs", COMPARED)
     factor, digits, unit = (100, 1, "%") if "accuracy" in metric else (1, 3, "nats") if "loss" in metric else (1, 3, "")
     by_placement = finals(runs, "placement", metric)
-    unfinished = _unfinished(runs, metric)
+    lost = unfinished(runs, metric)
     names = activations_of(by_placement)
-    names += [name for name in unfinished if name not in names]
-    found = {*by_placement, *(place for cell in unfinished.values() for place in cell)}
+    names += [name for name in lost if name not in names]
+    found = {*by_placement, *(place for row in lost.values() for place in row)}
     places = [place for place in blocks.placements() if place in found] + sorted(found - set(blocks.placements()))
     cells = {name: {place: [factor * value for value in by_placement.get(place, {}).get(name, {}).values()]
                     for place in places} for name in names}
     ranking = sorted({fmean(values) for row in cells.values() for values in row.values() if values})
     what = f"{readable(metric)} after the last epoch{f' ({unit})' if unit else ''}"
-    where = f"{setting(runs)}{_devices(runs)}"
+    where = f"{part(runs)}{_devices(runs)}"
     ours = "Complete: our reconstruction of CBN." if "complete" in places else ""
-    width = 1.5 + 1.28 * len(places)
-    caption = textwrap.fill(f"{_upper(what)}: mean{_seeds(cells)}, least to largest. {_upper(where)}. Framed: best "
-                            f"mean of the row; dashed: its seeds overlap with the best's. {ours}", int(width / 0.083))
+    width = max(1.5 + 1.28 * len(places), 5.4)
+    caption = textwrap.fill(f"{_upper(what)}: mean{_seeds(cells)}, least to largest. Runs: {where}. Darker: higher; "
+                            f"framed: best mean of the row; dashed: its seeds overlap with the best's. {ours}",
+                            int((width - _NAMES) / 0.08))
     fig, (axis,) = axes(size=(width, 1.1 + 0.2 * len(caption.split("\n")) + 0.72 * len(names)))
     for y, (name, row) in enumerate(cells.items()):
         best = _best(row, lower="loss" in metric)
         for x, (place, values) in enumerate(row.items()):
             frame = "" if best is None else "best" if place == best else _overlap(values, row[best])
-            _draw_cell(axis, x, y, values, unfinished.get(name, {}).get(place, 0), digits, ranking, frame)
+            _draw_cell(axis, x, y, values, lost.get(name, {}).get(place, 0), digits, ranking, frame)
     _finish(axis, places, names, caption)
-    said = " ".join(_row_sentence(name, row, unfinished.get(name, {}), digits, lower="loss" in metric)
+    said = " ".join(_row_sentence(name, row, lost.get(name, {}), digits, lower="loss" in metric)
                     for name, row in cells.items())
     return Figure(fig, f"Grid of {what}, {where}. {said}{ours and f' {ours}'}")
 
@@ -74,17 +76,6 @@ def _seeds(cells) -> str:
 def _devices(runs) -> str:
     found = sorted({run.provenance["device"] for run in runs if "device" in run.provenance})
     return f", on {' and '.join(found)}" if found else ""
-
-
-def _unfinished(runs, metric) -> dict[str, dict[str, int]]:
-    """activation -> placement -> how many of its runs have no final value."""
-    counts: dict[str, dict[str, int]] = {}
-    for run in runs:
-        if run.final.get(metric) is None:
-            row = counts.setdefault(word(run.config["activation"]), {})
-            place = word(run.config["placement"])
-            row[place] = row.get(place, 0) + 1
-    return counts
 
 
 def _best(row: Mapping[str, Sequence[float]], *, lower: bool) -> str | None:
@@ -112,7 +103,7 @@ def _draw_cell(axis, x, y, values, lost, digits, ranking, frame):
                   weight="bold" if frame == "best" else "normal", zorder=3)
     elif not lost:
         lines = ["not run"]
-    axis.text(x, y + 0.2 if values else y, "\n".join(lines), ha="center", va="center", fontsize=9.5, zorder=3,
+    axis.text(x, y + 0.2 if values else y, "\n".join(lines), ha="center", va="center", fontsize=10.5, zorder=3,
               linespacing=1.0, bbox=None if values else {"facecolor": "white", "edgecolor": "none", "pad": 1.5})
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from cbn_lab import blocks
-from cbn_lab.figures.selection import activations_of, finals, readable, require_one_setting, setting, spread, word
+from cbn_lab.figures.selection import finals, part, readable, require_one_setting, spread, unfinished, word
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
 _OWN = {"linestyle": "", "marker": "*", "markersize": 15, "color": "#D55E00", "markeredgecolor": "black",
@@ -15,21 +15,24 @@ _OWN = {"linestyle": "", "marker": "*", "markersize": 15, "color": "#D55E00", "m
 def seed_strip(runs: Sequence, metric: str = "test_accuracy", own: Sequence = ()) -> Figure:
     """A row per placement: a dot per recorded seed, a bar at their mean, a star for each run in `own`.
 
-    Accuracies in %, losses in nats. All runs have one activation and one setting; a run of `own` without a final
-    `metric` is left out. ValueError for several activations, for mixed settings, and where nothing was recorded.
+    Accuracies in %, losses in nats. All runs have one activation and one setting; those that did not finish are counted
+    beside their row, and a run of `own` without a final `metric` is left out. ValueError for several activations, for
+    mixed settings, and where nothing was recorded.
     """
     runs, own = list(runs), [run for run in own if run.final.get(metric) is not None]
     table = finals(runs, "placement", metric)
-    if len(activations_of(table)) != 1:
-        raise ValueError(f"the strip is for one activation, got {', '.join(activations_of(table))}; choose the runs of "
-                         "one")
+    names = list(dict.fromkeys(word(run.config["activation"]) for run in runs))
+    if len(names) != 1:
+        raise ValueError(f"the strip is for one activation, got {', '.join(names)}; choose the runs of one")
     require_one_setting([*runs, *own], "your runs and the recorded ones", ("placement", "norm_options"))
     factor, digits, unit = (100, 1, "%") if "accuracy" in metric else (1, 3, "nats")
     rows = {place: [factor * value for of_seeds in cell.values() for value in of_seeds.values()]
             for place, cell in table.items()}
+    lost = unfinished(runs, metric).get(names[0], {})
+    rows |= {place: [] for place in lost if place not in rows}
     known = [place for place in blocks.placements() if place in rows]
     rows = {place: rows[place] for place in known + sorted(set(rows) - set(known))}
-    fig, (axis,) = axes(size=(8, 1.3 + 0.34 * len(rows)), margins=(1.25, 0.25, 0.62, 0.3, 0.2))
+    fig, (axis,) = axes(size=(8, 1.1 + 0.44 * len(rows)), margins=(1.25, 0.25, 0.62, 0.36, 0.2))
     said = []
     for y, (place, values) in enumerate(rows.items()):
         style = nth_mark(1)
@@ -40,13 +43,16 @@ def seed_strip(runs: Sequence, metric: str = "test_accuracy", own: Sequence = ()
             axis.vlines(fmean(values), y - 0.34, y + 0.34, color=style.colour, linewidth=2)
         mine = {run.config["seed"]: factor * run.final[metric] for run in own if word(run.config["placement"]) == place}
         axis.plot(list(mine.values()), [y] * len(mine), **_OWN)
-        said.append(f"{place} {spread(values, digits)}{_among(mine, values, digits)}")
-    axis.set_yticks(range(len(rows)), list(rows))
-    axis.set(ylim=(len(rows) - 0.5, -0.5),
-             xlabel=f"{readable(metric)} after the last epoch ({unit}); dots: recorded seeds; stars: your runs")
+        ended = f", {lost[place]} did not finish" if place in lost else ""
+        said.append(f"{place} {spread(values, digits) if values else 'no value'}{ended}"
+                    f"{_among(mine, values, digits)}")
+    axis.set_yticks(range(len(rows)), [place + (f"\n{lost[place]} unfinished" if place in lost else "")
+                                       for place in rows])
+    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"{readable(metric)} after the last epoch ({unit})")
+    axis.set_title(f"{names[0]}, dots: recorded seeds, bars: their means{', stars: your runs' if own else ''}")
     axis.grid(axis="y", visible=False)
     return Figure(fig, f"{readable(metric).capitalize()} in {unit} after the last epoch, one dot a seed, "
-                       f"{setting(runs)}. {'; '.join(said)}.")
+                       f"{part(runs)}. {'; '.join(said)}.")
 
 
 def _among(mine, recorded, digits) -> str:

@@ -90,6 +90,36 @@ def setting(runs) -> str:
     return ", ".join(column[0] for column in zip(*words, strict=True) if len(set(column)) == 1)
 
 
+def part(runs) -> str:
+    """`setting` of runs of one setting, and what tells two parts of the evidence apart: sizes and learning rate."""
+    config = runs[0].config
+    images, rates = config.get("train_images"), [config[key] for key in ("lr", "weight_decay") if key in config]
+    said = [setting(runs) + (f" of {images:,} images" if images else ""), _size(config.get("model_options") or {})]
+    names = [name for key, name in (("lr", "learning rate"), ("weight_decay", "weight decay")) if key in config]
+    if len(set(rates)) == 1:
+        said.append(f"{' and '.join(names)} {rates[0]}")
+    else:
+        said += [f"{name} {rate}" for name, rate in zip(names, rates, strict=True)]
+    return ", ".join(filter(None, said))
+
+
+def _size(options: Mapping) -> str:
+    """The sizes of a network in words; nothing where they are its own."""
+    if widths := options.get("widths"):
+        return f"{len(widths)} layers of {min(widths)} to {max(widths)} channels"
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in options.items())
+
+
+def unfinished(runs, metric) -> dict[str, dict[str, int]]:
+    """activation -> placement -> how many of its runs have no final value."""
+    counts: dict[str, dict[str, int]] = {}
+    for run in runs:
+        if run.final.get(metric) is None:
+            row, place = counts.setdefault(word(run.config["activation"]), {}), word(run.config["placement"])
+            row[place] = row.get(place, 0) + 1
+    return counts
+
+
 def missing(runs, metric) -> str:
     absent = [run for run in runs if run.final.get(metric) is None]
     if not absent:

@@ -79,10 +79,10 @@ def _final(run: Run, metric: str) -> float | None:
 
 
 def _of_one_rate(runs: Sequence[Run], own: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """Where each arm has a learning rate and weight decay of its own, both are called "tuned": one setting to draw."""
+    """Where each arm has a learning rate and weight decay of its own, both are called tuned: one setting to draw."""
     if len({(run.config["lr"], run.config["weight_decay"]) for run in runs}) < 2:
         return list(runs), list(own)
-    tuned = {"lr": "tuned", "weight_decay": "tuned"}
+    tuned = dict.fromkeys(("lr", "weight_decay"), "tuned for each arm")
     return tuple([replace(run, config=run.config | tuned) for run in some] for some in (runs, own))
 
 
