@@ -44,7 +44,7 @@ class TrainConfig:
     evaluate_every    evaluate after every n-th epoch; the last is always evaluated. 0: only the last
     log_every         steps between progress records; None: 20 records an epoch
     sync_norm         with several ranks: normalize by the moments of the joined batch; else each rank by those of its
-                      share, and rank 0's running statistics are the run's
+                      share, and rank 0's running statistics are the run's. Without norms, or on one rank, False
     ranks             processes that share each batch (`cbn_lab.distributed`); 1 becomes as many as torchrun started
     schedule          of the learning rate: "one_cycle", or "steps": divided by 10 after 1/3, 2/3 and 8/9 of the epochs,
                       without warm-up
@@ -124,7 +124,11 @@ class TrainConfig:
                     from None
 
     def resolved(self) -> "TrainConfig":
-        """The same settings with every "auto" and every None of a recipe replaced by what it means here."""
+        """The same settings with every "auto" and every None of a recipe replaced by what it means here.
+
+        What has no effect here gets one value, so that equal runs have equal names: with one rank, or without a norm,
+        sync_norm is False. Of several ranks, each resolves inside `distributed.group()`, where it is one of several.
+        """
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -135,12 +139,14 @@ class TrainConfig:
         precision = self.precision
         if precision == "auto":
             precision = "bf16" if has_fast_bf16(device) else "fp32" if device == "cpu" else "fp16"
-        self._require_fitting(device, distributed.ranks())
+        ranks = distributed.ranks()
+        self._require_fitting(device, ranks)
         image_size = self.image_size
         if image_size is None and self.model == "resnet50" and self.data.startswith("imagefolder:"):
             image_size = 224
         padding, flip = (1, False) if self.data == "digits" else (4 if image_size is None else 0, True)
-        return replace(self, device=device, precision=precision, ranks=distributed.ranks(), image_size=image_size,
+        return replace(self, device=device, precision=precision, ranks=ranks, image_size=image_size,
+                       sync_norm=self.sync_norm and ranks > 1 and self.normalizes,
                        crop_padding=padding if self.crop_padding is None else self.crop_padding,
                        flip=flip if self.flip is None else self.flip)
 

@@ -250,6 +250,19 @@ def test_a_damaged_record_of_another_run_does_not_stop_this_one(tmp_path):
         train.fit(config, out=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("ranks, placement, matters", [
+    (1, "complete", False), (2, "none", False), (2, ("none", "none"), False), (2, "complete", True),
+    (2, ("none", "before"), True),
+])
+def test_sync_norm_is_in_the_name_only_where_it_changes_the_run(ranks, placement, matters, monkeypatch):
+    monkeypatch.setattr(distributed, "ranks", lambda: ranks)
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    synchronized, plain = (train.TrainConfig(placement=placement, sync_norm=sync_norm, device="cpu").resolved()
+                           for sync_norm in (True, False))
+    assert synchronized.sync_norm == matters
+    assert (runs.name(synchronized.record()) != runs.name(plain.record())) == matters
+
+
 @pytest.mark.parametrize("setting, message", [
     ({"ranks": 0}, "ranks must be at least 1"), ({"sync_norm": 1}, "sync_norm must be True or False"),
     ({"ranks": 2}, "ranks=2 was asked for, and there are 1; start the run with torchrun --nproc-per-node 2"),
