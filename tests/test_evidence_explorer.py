@@ -120,6 +120,17 @@ def test_menus_change_the_picture_and_a_live_run_becomes_a_star():
     assert [run.config["seed"] for run in view.live.runs] == [100]
 
 
+def test_clear_takes_the_stars_as_well_and_frees_their_seeds():
+    view = widgets.evidence_explorer({"digits": DIGITS})
+    before = view.explorer.image.value
+    view.live.start()
+    starred = view.explorer.image.value
+    view.live.clear()
+    assert view.explorer.image.value == before != starred and "your seed" not in view.figure().alt
+    view.live.start()
+    assert "your seed 100" in view.figure().alt and [run.config["seed"] for run in view.live.runs] == [100]
+
+
 def test_the_difference_is_always_seen_and_the_rest_of_the_words_on_demand():
     explorer = widgets.evidence_explorer({"digits": DIGITS}).explorer
     picture = explorer.figure()

@@ -103,7 +103,7 @@ class EvidenceExplorer(Shown):
         self._parts, self._own = {label: list(runs) for label, runs in parts.items()}, []
         self.explorer = Explorer(compared, list(self._menus().values()), self._arguments)
         self.live = LiveTraining([self._config()], recorded=self._arms(), label=_label, root=root,
-                                 before_start=self._chosen, on_finish=self._finished)
+                                 before_start=self._chosen, on_finish=self._finished, on_clear=self._cleared)
         for name, control in self.explorer.controls.items():
             if name != "measure":
                 control.observe(lambda change: self._follow(), "value")
@@ -165,6 +165,10 @@ class EvidenceExplorer(Shown):
     def _finished(self, run: Run) -> None:
         """A star in the part whose settings the run has, which need not be the one that the menu shows by now."""
         self._own += [(label, run) for label, runs in self._parts.items() if _same_setting(run, runs)]
+        self.explorer.redraw()
+
+    def _cleared(self) -> None:
+        self._own.clear()
         self.explorer.redraw()
 
 

@@ -43,14 +43,17 @@ class LiveTraining(Shown):
     root      folder of the data
     before_start  called when a start is about to read the settings, to bring them up to date by `show(..., keep=True)`
     on_finish called with each live run that came to its end
+    on_clear  called when the live runs were taken away
 
     Where the settings hold validation images out, live runs are evaluated on those alone, never on the test images.
     """
 
     def __init__(self, configs: Sequence[TrainConfig], *, recorded: Mapping[str, Sequence[Run]] | None = None,
                  label: Callable[[TrainConfig], str] = lambda config: word(config.placement), root=None,
-                 before_start: Callable[[], None] = lambda: None, on_finish: Callable[[Run], None] = lambda run: None):
-        self._label, self._root, self._before_start, self._on_finish = label, root, before_start, on_finish
+                 before_start: Callable[[], None] = lambda: None, on_finish: Callable[[Run], None] = lambda run: None,
+                 on_clear: Callable[[], None] = lambda: None):
+        self._label, self._root = label, root
+        self._before_start, self._on_finish, self._on_clear = before_start, on_finish, on_clear
         self.curves = Curves()
         self._transport = Transport(self._redraw, lambda: self.curves.cost)
         self._work = Background(TASK)
@@ -132,6 +135,7 @@ class LiveTraining(Shown):
             self._bar.value, self._status.value = 0.0, ""
         self._set_buttons()
         self._redraw()
+        self._on_clear()
 
     def close(self) -> None:
         """End the training and remove the view."""
