@@ -104,6 +104,16 @@ def test_tuned_arms_are_drawn_as_one_setting():
     assert "complete minus before" in alt and "learning rate and weight decay tuned for each arm" in alt
 
 
+def test_the_menu_says_of_each_part_how_its_learning_rate_was_chosen():
+    tuned = [replace(run, config=run.config | {"lr": 0.3 if run.config["placement"] == "complete" else 0.1})
+             for run in DIGITS]
+    view = widgets.evidence_explorer({"small, common": DIGITS, "small, tuned": tuned})
+    assert [line for line, _ in view.controls["runs"].options] == [
+        "small, common (learning rate 0.1)", "small, tuned (learning rate tuned for each arm)"]
+    view.controls["runs"].value = "small, tuned"
+    assert view.error is None and "weight decay tuned for each arm" in view.figure().alt
+
+
 def test_a_recorded_run_becomes_settings_to_train_again():
     config = evidence.settings(DIGITS[0], 100)
     assert config.record() == DIGITS[0].config | {"seed": 100}

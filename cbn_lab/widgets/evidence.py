@@ -80,10 +80,20 @@ def _final(run: Run, metric: str) -> float | None:
 
 def _of_one_rate(runs: Sequence[Run], own: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """Where each arm has a learning rate and weight decay of its own, both are called tuned: one setting to draw."""
-    if len({(run.config["lr"], run.config["weight_decay"]) for run in runs}) < 2:
+    if not _tuned(runs):
         return list(runs), list(own)
     tuned = dict.fromkeys(("lr", "weight_decay"), "tuned for each arm")
     return tuple([replace(run, config=run.config | tuned) for run in some] for some in (runs, own))
+
+
+def _tuned(runs: Sequence[Run]) -> bool:
+    return len({(run.config["lr"], run.config["weight_decay"]) for run in runs}) > 1
+
+
+def _menu_line(label: str, runs: Sequence[Run]) -> str:
+    """A part's label, and what each of its arms was trained with: nobody has to know what "tuned" means."""
+    rate = "tuned for each arm" if _tuned(runs) else f"{runs[0].config['lr']:g}"
+    return f"{label} (learning rate {rate})"
 
 
 def settings(run: Run, seed: int) -> TrainConfig:
@@ -130,7 +140,8 @@ class EvidenceExplorer(Shown):
         names["placement"].sort(key=lambda place: place != "complete")
         baseline = "before" if "before" in names["placement"] else names["placement"][-1]
         return {
-            "part": ipywidgets.Dropdown(description="runs", options=list(self._parts)),
+            "part": ipywidgets.Dropdown(description="runs", options=[
+                (_menu_line(label, runs), label) for label, runs in self._parts.items()]),
             "activation": ipywidgets.Dropdown(description="activation", options=names["activation"]),
             "placement": ipywidgets.Dropdown(description="placement", options=names["placement"]),
             "baseline": ipywidgets.Dropdown(description="compared with", options=names["placement"], value=baseline),
