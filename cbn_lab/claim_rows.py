@@ -6,7 +6,7 @@ The sentences, and which cells they name, are those of results/GRID.md; the rule
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 
@@ -20,6 +20,7 @@ PUBLISHED = {"tanh": (64.84, 72.17), "relu": (73.68, 71.79)}  # Kim, Kim, Kim 20
 NAMES = {"convnet": "ConvNet", "vgg16": "VGG16", "resnet20": "ResNet-20", "resnet18": "ResNet-18",
          "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
+THEIRS = "reported (their own runs)"
 Arms = Callable[[str, str], Mapping[int, Run]]  # (activation, placement) -> seed -> run
 
 
@@ -40,6 +41,7 @@ class Row:
     origin    "reported" (in the abstract), "reported (their own runs)", "our reading", "ours"
     setting   size, network, data, setting; for "not tested" also what would have to be run
     brief     means alone; measured: with spread and, by activation, "k of n" seeds in the claimed direction
+    means     activation -> mean, for sentences that compare two arms
     seeds     "k of n" over all cells
     runs      paths of the records below the repository's root
     """
@@ -54,6 +56,12 @@ class Row:
     device: str = "-"
     verdict: str = "not tested"
     runs: tuple[str, ...] = ()
+    means: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def published(self) -> bool:
+        """Whether it is about a published neighbour, and not a sentence of the abstract or of ours."""
+        return self.origin == THEIRS
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,8 @@ class Sentence:
         pairs = sum(cell.count for cell in cells)
         return Row(self.number, self.claim, "reported", source.label, (brief or "-") + lost, said + lost,
                    f"{better} of {pairs}" if pairs else "0", devices(used),
-                   verdicts.verdict([c.outcome for c in cells]), paths(used, source.folder))
+                   verdicts.verdict([c.outcome for c in cells]), paths(used, source.folder),
+                   {c.name: self._mean(c) for c in cells if c.differences})
 
     def _mean(self, cell: Cell) -> str:
         return self.show(fmean(cell.differences.values()))
@@ -172,7 +181,7 @@ def published_rows(found: Mapping[str, Run]) -> list[Row]:
         text = f"after minus before {fmean(gains):+.1f}" if gains else "-"
         claim = (f"VGG16, CIFAR-100, {f}: {before} with BN before the activation, {after} with BN after it "
                  f"({after - before:+.2f} points)")
-        rows.append(Row("Kim, Kim and Kim 2023", claim, "reported (their own runs)", source.label, text, text,
+        rows.append(Row("Kim, Kim and Kim 2023", claim, THEIRS, source.label, text, text,
                         f"{sum(s > 0 for s in signed)} of {len(signed)}" if signed else "0", devices(used),
                         verdicts.verdict([verdicts.outcome(signed)]), paths(used, source.folder)))
     return rows

@@ -1,7 +1,7 @@
 """The claims ledger, made from the records: each sentence of the abstract beside what was measured here.
 
     python -m cbn_lab.claims             # print it
-    python -m cbn_lab.claims README.md   # rewrite the block between the README's two markers
+    python -m cbn_lab.claims README.md   # rewrite its short form between the README's two markers
 
 Which cells a sentence names, and which outcome counts, was written in results/GRID.md before the runs of the grid; the
 rules are `cbn_lab.verdicts`. CBN is here our reconstruction, so no verdict is about the authors' own layer.
@@ -30,6 +30,7 @@ from cbn_lab.claim_rows import (
 BOUNDED = ("sigmoid", "tanh", "selu")  # the activations that the abstract's averages are about
 AVERAGES = {"sigmoid": 15.0, "tanh": 4.5, "selu": 4.0}  # reported: points gained, "more than"
 COMPARABLE = -2.0  # points against ReLU with vanilla BN; ours, the abstract gives no number
+SHORT = {"holds": "holds", "holds in part": "in part", "does not hold": "**no**", "not tested": "too few seeds"}
 MARKERS = ("<!-- ledger -->", "<!-- /ledger -->")
 
 
@@ -119,19 +120,58 @@ def ledger(root=None) -> list[tuple[str, str, str, str, str]]:
 
 
 def markdown(root=None) -> str:
-    """The short form for the README: a line per sentence and setting that has runs; below, what was not tested."""
+    """A line per sentence and setting that has runs; below, what was not tested."""
     found = rows(root)
     lines, said = ["| sentence | where | means (seeds as claimed) | verdict |", "|---|---|---|---|"], ""
     for row in (row for row in found if row.runs):
         name = _title(row)
         lines.append(f"| {name if name != said else ''} | {row.setting} | {row.brief} ({row.seeds}) | {row.verdict} |")
         said = name
+    return "\n".join([*lines, "", *_not_tested(found)])
+
+
+def short(root=None) -> str:
+    """For the README: the sentences; verdicts by setting and sentence; the gains of 5a; neighbours; what is missing."""
+    found = rows(root)
+    tested = [row for row in found if row.runs and not row.published]
+    neighbours = [f"- {row.sentence}, {row.claim}: here {row.brief} ({row.seeds}): {row.verdict}"
+                  for row in found if row.runs and row.published]
+    tables = _tables(tested) if tested else []
+    return "\n".join([*tables, *neighbours, *[""] * bool(neighbours), *_not_tested(found)])
+
+
+def _tables(tested: Sequence[Row]) -> list[str]:
+    numbers = list(dict.fromkeys(row.sentence for row in tested))
+    of = {(row.setting, row.sentence): row for row in tested}
+    settings = sorted(dict.fromkeys(row.setting for row in tested), key=_place)
+    lines = [f"- {title}" for title in dict.fromkeys(map(_title, tested))]
+    lines += ["", f"| verdicts | {' | '.join(numbers)} |", "|---|" + "---|" * len(numbers)]
+    for setting in settings:
+        words = [SHORT[of[setting, n].verdict] if (setting, n) in of else "" for n in numbers]
+        lines.append(f"| {setting} | {' | '.join(words)} |")
+    lines += ["", f"| 5a, points gained | {' | '.join(ACTIVATIONS)} | seeds as claimed |",
+              "|---|" + "---|" * (len(ACTIVATIONS) + 1)]
+    for row in (of[setting, "5a"] for setting in settings if (setting, "5a") in of):
+        lines.append(f"| {row.setting} | {' | '.join(row.means.get(f, '') for f in ACTIVATIONS)} | {row.seeds} |")
+    return [*lines, ""]
+
+
+def _place(setting: str) -> int:
+    """The grid first, then the ablation, then the three effects."""
+    return 1 if setting.startswith("ablation") else 2 if setting.startswith("three effects") else 0
+
+
+def not_tested(root=None) -> str:
+    """A line per sentence without runs, and one that names the parts of the grid without any."""
+    return "\n".join(_not_tested(rows(root))[2:])
+
+
+def _not_tested(found: Sequence[Row]) -> list[str]:
     tested = {_title(row) for row in found if row.runs}
-    lines += ["", "**Not tested** so far:", ""]
+    lines = ["**Not tested** so far:", ""]
     lines += [f"- {_title(row)}: {row.setting}" for row in found if not row.runs and _title(row) not in tested]
-    lines += [f"- in the lines of the grid above, {where}"
-              for where in dict.fromkeys(row.setting for row in found if not row.runs and _title(row) in tested)]
-    return "\n".join(lines)
+    return lines + [f"- in the lines of the grid above, {where}"
+                    for where in dict.fromkeys(row.setting for row in found if not row.runs and _title(row) in tested)]
 
 
 def _title(row: Row) -> str:
@@ -153,13 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         "(default: print it)")
     options = parser.parse_args(arguments)
     try:
-        block = markdown()
+        text = short() if options.files else markdown()
         for file in options.files:
-            file.write_text(replace_block(file.read_text(), block))
+            file.write_text(replace_block(file.read_text(), text))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if not options.files:
-        print(block)
+        print(text)
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def test_sentence_3a_takes_the_verdicts_of_the_three_effects(complete, verdict):
     assert next(row for row in rows if row.sentence == "2a").verdict == "not tested"  # no ReLU in these
 
 
-def test_published_neighbours_stand_beside_the_same_difference_of_ours():
+def test_published_neighbours_stand_beside_the_same_difference_of_ours(tmp_path):
     part, found = grid.Part("full", "cifar100", "vgg16"), {}
     assert {row.verdict for row in claim_rows.published_rows({})} == {"not tested"}
     for f in ("tanh", "relu"):
@@ -256,6 +256,10 @@ def test_published_neighbours_stand_beside_the_same_difference_of_ours():
                 run = _run(f, placement, seed, accuracy, part=part)
                 found[runs.name(run.config)] = run
     tanh, relu = claim_rows.published_rows(found)
+    for run in found.values():
+        runs.save(run, tmp_path / "grid")
+    assert f"- {tanh.sentence}, {tanh.claim}: here after minus before +6.0 (3 of 3): holds" in claims.short(tmp_path)
+    assert f"- **{relu.sentence}**" not in claims.short(tmp_path), "not among what was not tested"
     assert ("64.84" in tanh.claim, "72.17" in tanh.claim, tanh.verdict) == (True, True, "holds")
     assert ("73.68" in relu.claim, "71.79" in relu.claim, relu.verdict) == (True, True, "does not hold")
     assert tanh.brief == "after minus before +6.0" and relu.seeds == "0 of 3"
@@ -291,8 +295,20 @@ def test_every_part_of_the_grid_has_a_row_or_is_named_as_not_tested(rows):
 
 def test_without_records_nothing_is_tested(tmp_path):
     assert {row.verdict for row in claims.rows(tmp_path)} == {"not tested"}
-    text = claims.markdown(tmp_path)
-    assert "holds" not in text and all(f"- **{row.sentence}** {row.claim}" in text for row in claims.rows(tmp_path))
+    for text in (claims.markdown(tmp_path), claims.short(tmp_path)):
+        assert "holds" not in text and all(f"- **{row.sentence}** {row.claim}" in text for row in claims.rows(tmp_path))
+
+
+def test_the_short_form_has_every_verdict_and_gain(rows):
+    table = [line[2:-2].split(" | ") for line in claims.short().split("\n") if line.startswith("| ")]
+    start = [line[0] for line in table].index("5a, points gained")
+    verdict, gain = ({line[0]: line[1:] for line in part} for part in (table[:start], table[start:]))
+    for row in (row for row in rows if row.runs and row.sentence != "Kim, Kim and Kim 2023"):
+        said = verdict[row.setting][verdict["verdicts"].index(row.sentence)]
+        assert said.strip() == claims.SHORT[row.verdict], (row.setting, row.sentence)
+        if row.sentence == "5a":
+            assert gain[row.setting] == [*(row.means[f] for f in ACTIVATIONS), row.seeds]
+            assert all(f"{f} {mean}" in row.brief for f, mean in row.means.items())
 
 
 def test_the_ledger_can_be_drawn(rows):
@@ -303,14 +319,14 @@ def test_the_ledger_can_be_drawn(rows):
 
 def test_the_readme_says_what_the_records_say():
     readme = (ROOT / "README.md").read_text()
-    assert claims.replace_block(readme, claims.markdown()) == readme, "python -m cbn_lab.claims README.md rewrites it"
+    assert claims.replace_block(readme, claims.short()) == readme, "python -m cbn_lab.claims README.md rewrites it"
 
 
 def test_only_the_block_between_the_markers_is_replaced(tmp_path):
     file = tmp_path / "README.md"
     file.write_text("before\n<!-- ledger -->\nold\n<!-- /ledger -->\nafter\n")
     claims.main([str(file)])
-    assert file.read_text() == f"before\n<!-- ledger -->\n{claims.markdown()}\n<!-- /ledger -->\nafter\n"
+    assert file.read_text() == f"before\n<!-- ledger -->\n{claims.short()}\n<!-- /ledger -->\nafter\n"
     with pytest.raises(ValueError, match="markers <!-- ledger --> and <!-- /ledger --> once each"):
         claims.replace_block("no markers", "text")
 
