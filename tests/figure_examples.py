@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbn_lab import ablation, blocks, data, effects, figures, ladder, models, predictions, runs, speeds, start
+from cbn_lab import ablation, blocks, data, effects, figures, joins, ladder, models, predictions, runs, speeds, start
 from cbn_lab.norms import fold_effect
 from cbn_lab.probes import depth, landscape, layers
 from cbn_lab.theory import chain
@@ -172,6 +172,10 @@ EXAMPLES = {
     "seed_strip": lambda: figures.seed_strip(
         [run for run in _small() if run.config["activation"] == "sigmoid" and run.config["placement"] != "none"],
         own=[run for run in _of("complete")["complete"] if run.config["seed"] == 1]),
+    "shortcut_shares": lambda: figures.shortcut_shares(
+        {(f, *arm): runs.Run({}, [{"step": step, "shares": [0.5 - 0.0004 * k * step / (1 + i)] * 9}
+                                  for step in (0, 78, 156, 234)], {}, {})
+         for i, f in enumerate(("tanh", "relu", "selu")) for k, arm in enumerate(joins.ARMS)}),
     "slack_meter": lambda: figures.slack_meter(chain().evaluate(meters.meter(broken="a kink"))),
     "speed_ladder": lambda: figures.speed_ladder(
         {"a CPU": _speeds("a CPU (CPU)", 700.0), "yours, now": _speeds("a GPU", 2300.0)}),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cbn_lab import grid, joins, models, runs
+from cbn_lab import figures, grid, joins, models, runs
 from cbn_lab.residual import PreactivatedBlock, ResidualBlock
 
 PROTOCOL = Path(__file__).parent.parent / "results" / "residual" / "PROTOCOL.md"
@@ -103,3 +103,15 @@ def test_a_probe_is_recorded_once(tmp_path, monkeypatch):
     run, written = runs.load(path), path.stat().st_mtime_ns
     assert [point["step"] for point in run.curve] == [0, 2] and len(run.curve[0]["shares"]) == 9
     assert joins.main(["--out", str(tmp_path)]) == 0 and path.stat().st_mtime_ns == written
+
+
+def test_the_picture_says_the_mean_shares():
+    points = [{"step": 0, "shares": [0.5, 0.7]}, {"step": 78, "shares": [0.1, 0.2]}]
+    shown = figures.shortcut_shares({("tanh", "complete", "activated"): runs.Run({}, points, {}, {})})
+    assert "tanh, complete, activated: 0.60 at the start, 0.15 at step 78" in shown.alt
+    [line] = shown.fig.axes[0].lines
+    assert list(line.get_xdata()) == [0, 78] and list(line.get_ydata()) == pytest.approx([0.6, 0.15])
+    with pytest.raises(ValueError, match="no probed run to draw"):
+        figures.shortcut_shares({})
+    with pytest.raises(ValueError, match="relu before activated: no shares in its curve"):
+        figures.shortcut_shares({("relu", "before", "activated"): _run(0.5)})

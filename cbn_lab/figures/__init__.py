@@ -12,6 +12,7 @@ from cbn_lab.figures.ledger import ledger
 from cbn_lab.figures.predictions import calibration, curve_guess, number_guess, ranking_guess
 from cbn_lab.figures.seeds import seed_strip
 from cbn_lab.figures.selection import accuracies, paired, spread
+from cbn_lab.figures.shares import shortcut_shares
 from cbn_lab.figures.slack import slack_meter, three_effects
 from cbn_lab.figures.spectra import eigenvalues, operating_point, points, tension
 from cbn_lab.figures.speed import roofline, speed_ladder
@@ -27,5 +28,5 @@ __all__ = ["Figure", "MARKS", "Mark", "STYLE", "Table", "ablation", "accuracies"
            "landscape_over_training", "layer_summary", "layer_table", "learning_curves", "ledger", "mark",
            "model_diagram", "module_diagram", "moments", "number_guess", "operating_point", "paired",
            "placement_grid", "points", "ranking_guess", "rescaled_effects", "roofline", "running_paths", "seed_paths",
-           "seed_strip", "slack_meter", "speed_ladder", "spread", "stacked", "tension", "three_effects", "traces",
-           "variance_errors"]
+           "seed_strip", "shortcut_shares", "slack_meter", "speed_ladder", "spread", "stacked", "tension",
+           "three_effects", "traces", "variance_errors"]
