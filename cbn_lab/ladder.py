@@ -6,6 +6,9 @@ measures every rung on this device and writes one record (see `cbn_lab.speeds`).
 of the rung above and replaces one thing. All train the same net (placement `before`, ReLU) on the same images, CIFAR-10
 or, where it is missing, noise of its shape: the speed does not depend on what the images show. The rungs alternate in
 one run (A B C A B C ...), so that a machine that slows down does so for all of them.
+
+They share a process, and on a CPU the memory that it keeps between steps (`cbn_lab._memory`), which the library's loop
+asks for: it is no rung. `cbn-lab bench --only throughput` has the script run without it, in a process of its own.
 """
 
 import argparse
@@ -21,7 +24,7 @@ from statistics import fmean
 import torch
 from torch import nn
 
-from cbn_lab import data, speeds
+from cbn_lab import _memory, data, speeds
 from cbn_lab.bench import student
 from cbn_lab.bench.measure import alternate
 from cbn_lab.bench.throughput import WIDTHS, random_images
@@ -197,6 +200,8 @@ def measure(settings: TrainConfig, *, repeats: int = LEAST_REPEATS, root=None, r
     if repeats < LEAST_REPEATS:
         raise ValueError(f"repeats must be at least {LEAST_REPEATS}, so that a median means something; got {repeats}")
     rungs = rungs or (EAGER if settings.device == "cpu" else RUNGS)
+    if settings.device == "cpu":
+        _memory.keep_freed()  # for all rungs, whether or not the library's is among them
     with images_for(settings, root) as (settings, training):
         arms = {rung.title: rung(settings, training, root).part for rung in rungs}
         seconds = alternate(arms, repeats)

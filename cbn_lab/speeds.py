@@ -65,8 +65,9 @@ class Speeds:
     def setting(self) -> str:
         """"convnet, batches of 128, bf16, 9 repeats of 10 steps"."""
         s = self.settings
-        return (f"{s['model']}, batches of {s['batch_size']}, {s['precision']}, "
-                f"{len(next(iter(self.images_per_second.values())))} repeats of {s['log_every']} steps")
+        repeats, steps = len(next(iter(self.images_per_second.values()))), s["log_every"]
+        return (f"{s['model']}, batches of {s['batch_size']}, {s['precision']}, {repeats} repeat{'s' * (repeats > 1)} "
+                f"of {steps} step{'s' * (steps > 1)}")
 
 
 def provenance(device: str, data_sources: dict[str, str]) -> dict:

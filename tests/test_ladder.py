@@ -140,6 +140,15 @@ def test_some_rungs_alone(no_cifar):
     assert list(found.images_per_second) == ["the usual script", "images on the device"] and found.above == {}
 
 
+@pytest.mark.parametrize("rungs", [(ladder.Student,), (ladder.Student, ladder.Library)])
+def test_all_rungs_of_a_cpu_have_freed_memory_kept_before_the_first_is_timed(rungs, no_cifar, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ladder._memory, "keep_freed", lambda: asked.append("kept"))
+    monkeypatch.setattr(ladder, "alternate", lambda arms, repeats: asked.append("timed") or dict.fromkeys(arms, [1.0]))
+    ladder.measure(SMALL, rungs=rungs)
+    assert asked[0] == "kept" and asked[-1] == "timed"
+
+
 def test_too_few_repeats_are_refused():
     with pytest.raises(ValueError, match="at least 5, .* got 4"):
         ladder.measure(SMALL, repeats=4)
@@ -165,6 +174,11 @@ def _speeds(**changes) -> speeds.Speeds:
         "settings": {"model": "convnet", "batch_size": 128, "precision": "bf16", "log_every": 10},
         "images_per_second": {"slow": [100.0, 50.0, 110.0], "fast": [200.0, 150.0, 200.0]}, "above": {"fast": "slow"},
         "provenance": {"device": "A Chip (CPU)", "threads": 2}} | changes)
+
+
+def test_one_repeat_and_one_step_are_said_so():
+    one = _speeds(settings=_speeds().settings | {"log_every": 1}, images_per_second={"slow": [1.0]}, above={})
+    assert one.setting() == "convnet, batches of 128, bf16, 1 repeat of 1 step"
 
 
 def test_gains_are_taken_within_a_repeat():
