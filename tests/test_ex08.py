@@ -1,11 +1,16 @@
 """The exercises of notebook 08: right answers in another style, and what their checks rest on."""
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cbn_lab import data, waits
-from cbn_lab.exercises import cards, ex08, ex08_crops, ex08_moments
+from cbn_lab.bench import limits
+from cbn_lab.bench.kernels import Kernel
+from cbn_lab.bench.measure import ratio
+from cbn_lab.exercises import cards, ex08, ex08_crops, ex08_gain, ex08_half, ex08_limits, ex08_moments
 from cbn_lab.exercises.grading import grade
 
 
@@ -52,7 +57,32 @@ def _moments_by_chan(x, all_sum):
     return [mean, all_sum(m2) / joint[-1]]
 
 
+def _limits_by_the_library(layers, values, peak, bandwidth):
+    kernels = [Kernel("", "norm", operations * values, 2 * maps * values, 0) for operations, maps in layers]
+    return sum(limits.least_seconds(kernel, 1, peak, bandwidth) for kernel in kernels)
+
+
+def _gain_by_the_library(before, after):
+    ratios = np.array(before) / np.array(after)
+    return [ratio({"before": before, "after": after}, "before", "after"), ratios.min(), ratios.max()]
+
+
+def _half_norm_by_torch(x, running_mean, momentum=0.1, eps=1e-5):
+    running = running_mean.clone()
+    return F.batch_norm(x, running, torch.ones_like(running), training=True, momentum=momentum, eps=eps), running
+
+
+def _half_norm_in_float64(x, running_mean, momentum=0.1, eps=1e-5):
+    wide = x.double()
+    y = (wide - wide.mean(0)) / torch.sqrt(wide.var(0, correction=0) + eps)
+    return y.to(x.dtype), ((1 - momentum) * running_mean + momentum * wide.mean(0)).float()
+
+
 @pytest.mark.parametrize(("spec", "answer"), [
+    pytest.param(ex08_limits.LIMITS, _limits_by_the_library, id="the library's limits"),
+    pytest.param(ex08_gain.GAIN, _gain_by_the_library, id="the library's ratio"),
+    pytest.param(ex08_half.HALF, _half_norm_by_torch, id="torch's batch norm"),
+    pytest.param(ex08_half.HALF, _half_norm_in_float64, id="a norm in float64"),
     pytest.param(ex08.WAITS, sorted(ex08.WAITS.reference), id="waits as a list"),
     pytest.param(ex08_crops.CROPS, _crops_by_the_library, id="the library's crops"),
     pytest.param(ex08_moments.MOMENTS, _moments_by_chan, id="moments by Chan's formula"),
@@ -73,6 +103,20 @@ def test_ranks_see_sums_of_all_shares():
     (lambda x, all_sum: all_sum(x.sum(0)), "expected (mean, variance)")])
 def test_what_processes_would_hang_on_is_named(answer, said):
     card = grade(ex08_moments.MOMENTS, answer)
+    assert card.outcome == cards.WRONG and said in card.message, card
+
+
+@pytest.mark.parametrize(("spec", "answer", "said"), [
+    (ex08_half.HALF, ex08_half._all_in_half, "the running mean is rounded"),
+    (ex08_half.HALF, lambda x, running, momentum=0.1, eps=1e-5: x, "expected (y, the new running mean)"),
+    (ex08_half.HALF, lambda x, running, momentum=0.1, eps=1e-5: ("y", running), "y is str and x bfloat16"),
+    (ex08_half.HALF, lambda x, running, momentum=0.1, eps=1e-5: (x[:1], running), "shape"),
+    (ex08_gain.GAIN, lambda before, after: 2.0, "expected three numbers"),
+    (ex08_gain.GAIN, lambda before, after: (9.0, 1.0, 2.0), "expected"),
+    (ex08_limits.LIMITS, lambda layers, values, peak, bandwidth: float("nan"), "expected a finite number"),
+    (ex08_limits.LIMITS, lambda layers, values, peak, bandwidth: 7.0, "layers = [(10, 6)]")])
+def test_other_wrong_answers_get_a_sentence(spec, answer, said):
+    card = grade(spec, answer)
     assert card.outcome == cards.WRONG and said in card.message, card
 
 

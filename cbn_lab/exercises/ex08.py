@@ -1,11 +1,11 @@
-"""Notebook 08: what waits for the device, crops on the device, statistics over several devices, unequal shares."""
+"""Notebook 08: what waits, crops on the device, limits, gains, half precision, and two about several devices."""
 
 import inspect
 
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_
 
-from cbn_lab.exercises import ex08_crops, ex08_moments
+from cbn_lab.exercises import ex08_crops, ex08_gain, ex08_half, ex08_limits, ex08_moments
 from cbn_lab.exercises.core import Mutant, Spec, require
 from cbn_lab.exercises.tools import call, close, number
 
@@ -142,7 +142,7 @@ def _check_weight(student):
 
 
 WEIGHT = Spec(
-    id="8.4", title="unequal shares",
+    id="8.7", title="unequal shares",
     task="A batch of `total` images is spread over `ranks` processes, and one of them has `mine` of them (perhaps "
          "none). Its loss is the mean over its own images. The gradients of the processes are *averaged*. By what must "
          "the loss be multiplied, so that the average is the gradient of the mean over the whole batch?",
@@ -155,4 +155,5 @@ WEIGHT = Spec(
         "absence is seldom noticed.")
 
 
-EXERCISES = (WAITS, ex08_crops.CROPS, ex08_moments.MOMENTS, WEIGHT)
+EXERCISES = (WAITS, ex08_crops.CROPS, ex08_limits.LIMITS, ex08_gain.GAIN, ex08_half.HALF, ex08_moments.MOMENTS,
+             WEIGHT)

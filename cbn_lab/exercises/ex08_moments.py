@@ -1,4 +1,4 @@
-"""Exercise 8.3: mean and variance of a batch that is spread over several processes, from sums over them alone."""
+"""Exercise 8.6: mean and variance of a batch that is spread over several processes, from sums over them alone."""
 
 from collections.abc import Callable, Sequence
 
@@ -170,7 +170,7 @@ def _require_digits(found, expected, counts, offset: float) -> None:
 
 
 MOMENTS = Spec(
-    id="8.3", title="one mean and one variance for all ranks",
+    id="8.6", title="one mean and one variance for all ranks",
     task="Each process (rank) has some values of the batch. Write the mean and the biased variance of all values "
          "together. All that a rank learns of the others is `all_sum`, the sum over the ranks. Shares differ in size, "
          "one may be empty, and values near 10,000 in float32 will come.",
