@@ -9,7 +9,17 @@ from statistics import fmean
 from matplotlib.lines import Line2D
 
 from cbn_lab import activations
-from cbn_lab.figures.selection import accuracies, activations_of, finals, missing, paired, readable, setting, spread
+from cbn_lab.figures.selection import (
+    accuracies,
+    activations_of,
+    finals,
+    missing,
+    paired,
+    readable,
+    require_records,
+    setting,
+    spread,
+)
 from cbn_lab.figures.style import STYLE, Figure, Mark, axes, mark, nth_mark, styled
 
 
@@ -37,13 +47,17 @@ def difference(runs: Sequence, *, baseline: str = "before", rows: str | Callable
     names = activations_of(table)
     gains = {row: {f: paired(values[f], table[baseline].get(f, {})) for f in values}
              for row, values in table.items() if row != baseline}
+    if not any(gain for per_activation in gains.values() for gain in per_activation.values()):
+        raise ValueError(f"no run has a partner with the same seed among those of {baseline!r}; there are: "
+                         f"{', '.join(table)}")
     fig, (axis,) = axes(size=(8, 1.6 + 0.34 * len(gains) + 0.09 * len(gains) * len(names)))
     axis.axvline(0, color="#555555", linewidth=1.5)
     for i, per_activation in enumerate(gains.values()):
         _draw_row(axis, i, per_activation, names)
     finish_rows(axis, list(gains), names, f"{readable(metric)} minus that of {baseline} (points), paired by seed")
-    said = [f"{row}: " + "; ".join(f"{f} {spread(g, sign=True)}, better in {sum(d > 0 for d in g)} of {len(g)} seeds"
-                                   for f, g in per.items() if g) + "." for row, per in gains.items()]
+    said = [f"{row}: " + ("; ".join(f"{f} {spread(g, sign=True)}, better in {sum(d > 0 for d in g)} of {len(g)} seeds"
+                                    for f, g in per.items() if g) or "no pair of one seed") + "."
+            for row, per in gains.items()]
     return Figure(fig, f"{readable(metric).capitalize()} minus that of {baseline} with the same seed, in percentage "
                        f"points, {setting(runs)}. {' '.join(said)}{missing(runs, metric)}")
 
@@ -57,11 +71,20 @@ def ablation(records: Sequence, rows: Mapping, *, metric: str = "validation_accu
     accuracy (in %) or a loss (in nats). With `gains` the values are differences to the baseline's run with the same
     seed. ValueError if nothing is left to draw, or if there are no such pairs.
     """
+    require_records(records)
+    if gains and baseline not in rows:
+        raise ValueError(f"baseline must be one of {', '.join(map(str, rows)) or 'the rows, and there are none'}; got "
+                         f"{baseline!r}")
+
     def row_label(config):
         return next((row.label for row in rows.values()
-                     if (config["placement"], config["norm_options"]) == (row.placement, row.options)), None)
+                     if (config["placement"], config.get("norm_options", {})) == (row.placement, row.options)), None)
 
-    records = [run for run in records if row_label(run.config) is not None]
+    known = [run for run in records if row_label(run.config) is not None]
+    if records and not known:
+        raise ValueError(f"none of the {len(records)} runs has one of the structures: "
+                         f"{', '.join(row.label for row in rows.values()) or 'no row is given'}")
+    records = known
     table, unit = _in_unit(finals(records, row_label, metric), metric)
     if gains:
         table, unit = _against(table, rows[baseline].label), "points" if unit == "%" else unit

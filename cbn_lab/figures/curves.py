@@ -24,6 +24,7 @@ ROW = 0.245  # inches of a row of the legend
 
 def arms(runs: Sequence) -> dict[str, list]:
     """The runs by what differs between them: activation, placement or both. ValueError if more than that differs."""
+    require_records(runs)
     require_one_setting(runs, "these runs", COMPARED)
     differing = [key for key in ("activation", "placement") if len({word(run.config[key]) for run in runs}) > 1]
     groups: dict[str, list] = {}

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from cbn_lab import activations, blocks, effects_evidence
 from cbn_lab.effects_evidence import EFFECTS, MARGIN, SYMBOLS, geometric_mean, points, value
 from cbn_lab.figures.comparisons import activation_mark, dots, finish_rows
+from cbn_lab.figures.demands import require_finite
 from cbn_lab.figures.style import Figure, Mark, axes, mark, nth_mark, styled
 
 _NAMES = {"curvature": "L, largest curvature", "second": "E‖g‖²", "variance": "Var[g]", "squared_mean": "‖E g‖²",
@@ -24,18 +25,16 @@ def effect_curves(groups: Mapping[str, Sequence], *, matched: str, scale: str,
     """L, E||g||^2 and Var[g] of each arm (label -> runs) against the training loss or the step: a dot per seed.
 
     The line is the geometric mean over the seeds that have the point. `quantities` may also name "squared_mean",
-    "decrease" and "loss" (see `effects_evidence.value`). ValueError for no runs, or for arms of several data sets or
-    activations.
+    "decrease" and "loss" (see `effects_evidence.value`). ValueError for no runs, for arms of several data sets or
+    activations, and for unknown names.
     """
-    every = [run for group in groups.values() for run in group]
-    if not every or not all(groups.values()):
-        raise ValueError("there are no runs to draw (or an arm has none); python -m cbn_lab.effects records them")
+    every = _probed(groups, scale)
+    if not quantities or not set(quantities) <= _NAMES.keys():
+        raise ValueError(f"quantities must be among {', '.join(_NAMES)}, got {', '.join(quantities) or 'none'}")
     settings = {(run.config["data"], run.config["activation"]) for run in every}
     if len(settings) > 1:
         raise ValueError(f"these runs are of {len(settings)} settings ({sorted(settings)}), so that their constants "
                          "cannot be compared; choose one data set and one activation first")
-    if scale not in _SCALES:
-        raise ValueError(f"scale must be one of {', '.join(_SCALES)}, got {scale!r}")
     places = _places(every, matched)
     fig, panels = axes(len(quantities), size=(1.0 + 3.5 * len(quantities), 4.1), margins=(0.8, 0.1, 0.9, 0.75, 0.85))
     said = []
@@ -52,6 +51,19 @@ def effect_curves(groups: Mapping[str, Sequence], *, matched: str, scale: str,
     return Figure(fig, f"{', '.join(_NAMES[q] for q in quantities)} with {activation} on {data}, {_SCALES[scale]}, at "
                        f"matched {matched}. "
                        f"{' '.join(said)}{f' No point: {absent}.' if absent else ''}")
+
+
+def _probed(groups: Mapping[str, Sequence], scale: str) -> list:
+    """All runs of the arms. ValueError where an arm has none, for runs without probes, and for an unknown scale."""
+    if not groups or not all(groups.values()):
+        raise ValueError("there are no runs to draw (or an arm has none); python -m cbn_lab.effects records them")
+    if scale not in _SCALES:
+        raise ValueError(f"scale must be one of {', '.join(_SCALES)}, got {scale!r}")
+    every = [run for group in groups.values() for run in group]
+    if not all("effects" in run.config for run in every):
+        raise ValueError("a run was recorded without the probes of the effects; python -m cbn_lab.effects records "
+                         "runs with them")
+    return every
 
 
 def _places(every, matched) -> dict[float, int]:
@@ -138,6 +150,7 @@ def effect_scores(records: Sequence, placement: str, reference: str, *, matched:
 
     The grey band is 0.9 to 1/0.9, no clear difference. ValueError if the records have no such pair.
     """
+    _probed({"these records": records}, scale)
     found = {run.config["activation"] for run in records}
     names = [name for name in activations.names() if name in found]
     table = {effect: {f: effects_evidence.score(records, f, placement, reference, effect, matched=matched, scale=scale)
@@ -175,6 +188,7 @@ def effects_by_layer(groups: Mapping[str, Sequence], *, matched: str, at: float,
 
     L is that of the layer's own block of the Hessian, recorded for seed 0. ValueError where no run has the point.
     """
+    _probed(groups, scale)
     fig, panels = axes(3, size=(11.5, 4.1))
     said = []
     for effect, axis in zip(EFFECTS, panels, strict=True):
@@ -219,10 +233,16 @@ def _layers(run, matched, at, effect, scale) -> list[float] | None:
 def rescaled_effects(table: Mapping[float, Mapping[str, Mapping[str, float]]]) -> Figure:
     """Raw and scale-free effects against a factor on the weights: factor -> scale -> effect -> value, over factor 1's.
 
-    ValueError if factor 1 is not among them.
+    ValueError if factor 1 is not among them, if a number is missing, and unless those at factor 1 are above 0.
     """
     if 1.0 not in table:
         raise ValueError(f"the effects are drawn relative to factor 1, which is not among {sorted(table)}")
+    require_finite(table, "a factor on the weights", positive=True)
+    if lacking := [f"{effect}, {scale}, at factor {factor:g}" for factor, of_scale in table.items() for scale in _SCALES
+                   for effect in EFFECTS if of_scale.get(scale, {}).get(effect) is None]:
+        raise ValueError(f"the table has no {lacking[0]}; each factor needs {', '.join(EFFECTS)}, raw and scale_free")
+    require_finite((table[1.0][scale][effect] for scale in _SCALES for effect in EFFECTS), "an effect at factor 1",
+                   positive=True)
     factors = sorted(table)
     fig, panels = axes(2, size=(9.5, 3.9), sharey=True)
     said = []

@@ -14,7 +14,11 @@ def fold_effect(found, *, channel: int = 0) -> Figure:
 
     Third: error with a constant bias instead of the offset map, the largest over channels; a cross marks each pixel
     that is wrong by more than rounding. Right: multiplications for an image, and the numbers stored.
+    ValueError for a channel that the output does not have.
     """
+    channels = found.output.shape[1]
+    if channel not in range(channels):
+        raise ValueError(f"channel must be from 0 to {channels - 1}, those of the output; got {channel!r}")
     before, after = found.output[0, channel].numpy(), found.folded[0, channel].numpy()
     exact, careless = found.error().max().item(), found.error(careless=True)[0].numpy()
     fig, panels = row_of_axes(4, size=(11, 3.8), margins=(0.1, 0.1, 0.75, 1.05, 0.3))

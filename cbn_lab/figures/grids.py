@@ -9,12 +9,10 @@ from matplotlib.patches import Rectangle
 
 from cbn_lab import blocks
 from cbn_lab.figures.selection import (
-    COMPARED,
     activations_of,
     finals,
     part,
     readable,
-    require_one_setting,
     spread,
     unfinished,
 )
@@ -33,7 +31,6 @@ def placement_grid(runs: Sequence, metric: str = "test_accuracy") -> Figure:
     frame marks the best mean of a row, a dashed one each cell whose seeds overlap with those of the best. Runs that did
     not finish are counted in their cell. Errors as in `figures.accuracies`.
     """
-    require_one_setting(runs, "these runs", COMPARED)
     factor, digits, unit = (100, 1, "%") if "accuracy" in metric else (1, 3, "nats") if "loss" in metric else (1, 3, "")
     by_placement = finals(runs, "placement", metric)
     lost = unfinished(runs, metric)

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from cbn_lab.figures.demands import require_finite, require_logarithmic
 from cbn_lab.figures.selection import halfway
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
@@ -22,8 +23,13 @@ def traces(groups: Mapping[str, Sequence[Points]], *, x: str, y: str, log_x: boo
            levels: Mapping[str, float] | None = None) -> Figure:
     """Arm -> a curve per seed, points (x, y) at the same x: a thin line per seed, a thick one for the mean.
 
-    `levels` are horizontal lines, label -> y. ValueError for an arm without curves.
+    `levels` are horizontal lines, label -> y. ValueError for an arm without curves, for seeds that have no x in common,
+    and for a logarithmic axis without a number above 0.
     """
+    every = [point for curves in groups.values() for curve in curves for point in curve]
+    for wanted, position, what in ((log_x, 0, x), (log_y, 1, y)):
+        if wanted and every:
+            require_logarithmic((point[position] for point in every), what)
     fig, (axis,) = axes(size=(8.6, 4.0))
     said = _arms(axis, groups)
     for label, level in (levels or {}).items():
@@ -43,10 +49,12 @@ def along_gradient(found: Mapping[str, Sequence], *, chosen: int | None = None) 
 
     Left: L(w') - L(w). Middle: gradient predictiveness ||g(w') - g(w)||. Right: the same divided by ||w' - w||, whose
     largest value is the effective beta-smoothness. `chosen` marks the step with this number. ValueError if the
-    landscapes differ in their steps or coordinates.
+    landscapes differ in their steps or coordinates, or have no such step.
     """
     _require_alike(found)
     first = next(iter(found.values()))[0]
+    if chosen is not None and chosen not in range(len(first.steps)):
+        raise ValueError(f"chosen must be from 0 to {len(first.steps) - 1}, the number of a step; got {chosen!r}")
     panels = (("change of the loss (nats)", lambda f: [loss - f.loss for loss in f.whole.losses]),
               ("||g(w') - g(w)||", lambda f: f.whole.predictiveness),
               ("||g(w') - g(w)|| / ||w' - w||", lambda f: f.whole.ratios))
@@ -117,8 +125,10 @@ def _by_seed(by_step: Mapping[int, Sequence], value: Callable) -> list[Points]:
 def gradient_growth(found: Mapping[str, object], *, predicted: float | None = None) -> Figure:
     """Label -> `probes.depth.Growth`: squared gradient at each block's input, over that at the output; log scale.
 
-    `predicted` draws the slope of a constant rate per block.
+    `predicted` draws the slope of a constant rate per block. ValueError for no arms, or a rate that is not above 0.
     """
+    if predicted is not None:
+        require_finite([predicted], "predicted", positive=True)
     fig, (axis,) = axes(size=(8.6, 4.0))
     _arms(axis, {label: [[(i, b / p.boundaries[-1]) for i, b in enumerate(p.boundaries)] for p in g.profiles]
                  for label, g in found.items()}, markers=False)
@@ -146,6 +156,8 @@ def _arms(axis, groups: Mapping[str, Sequence[Points]], *, markers: bool = True)
             axis.plot(*zip(*curve, strict=True), **look, linewidth=0.9, alpha=0.55, label="_seed")
         tables = [dict(curve) for curve in curves]
         mean = [(x, fmean(table[x] for table in tables)) for x in tables[0] if all(x in table for table in tables)]
+        if not mean:
+            raise ValueError(f"the seeds of {label} have no x in common; give curves at the same x")
         axis.plot(*zip(*mean, strict=True), **look, marker=style.marker if markers else "", label=label)
         first, last = ([curve[i][1] for curve in curves] for i in (0, -1))
         between = f" {halfway(mean)[1]:.3g} at {halfway(mean)[0]:.3g}," if halfway(mean) else ""

@@ -42,10 +42,16 @@ class Ledger:
 
 
 def ledger(rows: Iterable[Entry | Sequence]) -> Ledger:
-    """A ledger of (claim, measured, seeds, device, verdict). ValueError for no rows or a verdict not in `SIGNS`.
+    """A ledger of (claim, measured, seeds, device, verdict).
+
+    ValueError for no rows, one of other length, or a verdict not in `SIGNS`.
 
     A verdict is shown as a sign and a word, never by colour.
     """
+    rows, names = list(rows), [field.name for field in fields(Entry)]
+    for row in rows:
+        if not isinstance(row, Entry) and (isinstance(row, str) or len(row) != len(names)):
+            raise ValueError(f"a row of a ledger is ({', '.join(names)}), got {row!r}")
     entries = tuple(row if isinstance(row, Entry) else Entry(*row) for row in rows)
     if not entries:
         raise ValueError("a ledger needs at least one claim")

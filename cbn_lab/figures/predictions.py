@@ -10,6 +10,7 @@ from statistics import fmean
 
 from cbn_lab import activations, blocks, outcomes
 from cbn_lab.figures.curves import draw_arm, marks
+from cbn_lab.figures.demands import require_finite
 from cbn_lab.figures.selection import readable, spread
 from cbn_lab.figures.style import MARKS, Figure, Mark, axes, mark, nth_mark, styled
 from cbn_lab.predictions import Calibration, chance
@@ -25,10 +26,14 @@ def ranking_guess(items: Sequence[str], guess: Sequence[str] = (),
     """The guessed order on the left, the measured one beside it, the measured values of every seed on the right.
 
     A line joins the two places of each item: two lines cross where the guess has this pair the wrong way round. `guess`
-    may be incomplete as long as there is no result, which is label -> seed -> value (see `outcomes.values`).
+    may be incomplete as long as there is no result, which is label -> seed -> value (see `outcomes.values`). ValueError
+    for no items, one that is there twice, or a guess of others.
     """
     if not items:
         raise ValueError("there are no items to be ordered; give at least one")
+    for what, names in (("items", items), ("guess", guess)):
+        if len(set(names)) < len(names) or not set(names) <= set(items):
+            raise ValueError(f"the {what} must be different ones of {', '.join(items)}, got {', '.join(names)}")
     width = 0.5 + 0.1 * max(len(line) for item in items for line in _wrapped(item).split("\n"))
     edges = [0.35, width, 1.9, width + 0.1, 3.6, 0.3]  # inches: margin, labels, lines, labels, values, margin
     fig, (slope, dots) = axes(2, size=(sum(edges), 1.15 + 0.5 * len(items)), sharey=True)
@@ -101,7 +106,12 @@ def _ranking_sentence(items, guess, result, measured, metric, best) -> str:
 @styled
 def number_guess(low: float, high: float, tolerance: float, what: str, guess: float | None = None,
                  measured: Mapping[int, float] | None = None) -> Figure:
-    """A guessed number on a line from `low` to `high`, what counts as right around it, and the result of every seed."""
+    """A guessed number on a line from `low` to `high`, what counts as right around it, and the result of every seed.
+
+    ValueError for a number that is not finite, and unless low < high.
+    """
+    _require_range(low, high)
+    require_finite([tolerance, *([] if guess is None else [guess])], "the tolerance, and a guess,")
     fig, (axis,) = axes(size=(8.5, 2.1))
     fig.set_layout_engine(None)
     fig.subplots_adjust(left=0.04, right=0.96, bottom=0.33, top=0.72)
@@ -136,10 +146,17 @@ def curve_guess(epochs: Sequence[float], low: float, high: float, metric: str = 
                 known: Mapping[str, Sequence] | None = None) -> Figure:
     """A guessed curve, given at some epochs, over the runs that are known, and under the runs of the result.
 
-    Grey bars are the distances whose mean is the score. Runs may be unfinished.
+    Grey bars are the distances whose mean is the score. Runs may be unfinished. ValueError for no epochs, a guess of
+    another length, an arm without runs, and unless low < high.
     """
     if not epochs:
         raise ValueError("a curve is guessed at one epoch at least; none is given")
+    require_finite(epochs, "an epoch", positive=True)
+    _require_range(low, high)
+    if guess is not None:
+        require_finite(guess, "a guessed value")
+        if len(guess) != len(epochs):
+            raise ValueError(f"a guess needs a value for each of the {len(epochs)} epochs, got {len(guess)}")
     if empty := [name for name, group in (known or {}).items() if not group]:
         raise ValueError(f"there are no runs to draw for {', '.join(empty)}")
     arms = dict(known or {}) | ({label: list(result)} if result else {})
@@ -200,6 +217,12 @@ def calibration(of: Calibration | None) -> Figure:
                   bbox={"facecolor": "white", "edgecolor": "none"})
     words = of.sentence() + " By confidence: " + "; ".join(said) + "." if of else "No guess has been judged yet."
     return Figure(fig, f"Calibration of your confidence. {words}")
+
+
+def _require_range(low: float, high: float) -> None:
+    require_finite([low, high], "an end of the range")
+    if not low < high:
+        raise ValueError(f"low must be less than high, got {low:g} and {high:g}")
 
 
 def _hollow() -> dict:

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from cbn_lab import blocks
-from cbn_lab.figures.selection import finals, part, readable, require_one_setting, spread, unfinished, word
+from cbn_lab.figures.selection import (
+    finals,
+    last,
+    part,
+    readable,
+    require_one_setting,
+    require_records,
+    spread,
+    unfinished,
+    word,
+)
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
 _OWN = {"linestyle": "", "marker": "*", "markersize": 15, "color": "#D55E00", "markeredgecolor": "black",
@@ -19,17 +29,18 @@ def seed_strip(runs: Sequence, metric: str = "test_accuracy", own: Sequence = ()
     beside their row, and a run of `own` without a final `metric` is left out. ValueError for several activations, for
     mixed settings, and where nothing was recorded.
     """
-    runs, own = list(runs), [run for run in own if run.final.get(metric) is not None]
+    runs, own = list(runs), [run for run in own if last(run, metric) is not None]
     table = finals(runs, "placement", metric)
     names = list(dict.fromkeys(word(run.config["activation"]) for run in runs))
     if len(names) != 1:
         raise ValueError(f"the strip is for one activation, got {', '.join(names)}; choose the runs of one")
+    require_records(own)
     require_one_setting([*runs, *own], "your runs and the recorded ones", ("placement", "norm_options"))
     factor, digits, unit = (100, 1, "%") if "accuracy" in metric else (1, 3, "nats")
     rows = {place: [factor * value for of_seeds in cell.values() for value in of_seeds.values()]
             for place, cell in table.items()}
     lost = unfinished(runs, metric).get(names[0], {})
-    rows |= {place: [] for place in lost if place not in rows}
+    rows |= {place: [] for place in (*lost, *(word(run.config["placement"]) for run in own)) if place not in rows}
     known = [place for place in blocks.placements() if place in rows]
     rows = {place: rows[place] for place in known + sorted(set(rows) - set(known))}
     fig, (axis,) = axes(size=(8, 1.1 + 0.44 * len(rows)), margins=(1.25, 0.25, 0.62, 0.36, 0.2))

@@ -23,25 +23,37 @@ def accuracies(runs: Sequence, rows: str | Callable, metric: str) -> dict[str, d
 def finals(runs: Sequence, rows: str | Callable, metric: str) -> dict[str, dict[str, dict[int, float]]]:
     """row -> activation -> seed -> final value of `metric` as recorded; runs that did not finish are left out.
 
-    ValueError if nothing is left, if two runs have the same row, activation and seed, or if settings are mixed.
+    ValueError if nothing is left, if two runs have the same row, activation and seed, if settings are mixed, or if the
+    runs have no setting `rows`.
     """
     key = rows if callable(rows) else lambda config: word(config[rows])
+    if not runs:
+        raise ValueError("there are no runs to draw; record some with cbn_lab.train.fit")
     require_records(runs)
     require_one_setting(runs, "these runs", COMPARED)
+    if not callable(rows) and any(rows not in run.config for run in runs):
+        raise ValueError(f"a run has no setting {rows!r} for the rows; it has {', '.join(runs[0].config)}")
     table: dict[str, dict[str, dict[int, float]]] = {}
     for run in runs:
-        if run.final.get(metric) is not None:
+        if last(run, metric) is not None:
             cell = table.setdefault(key(run.config), {}).setdefault(word(run.config["activation"]), {})
             if run.config["seed"] in cell:
                 raise ValueError(f"two runs share row {key(run.config)!r}, activation {run.config['activation']!r} and "
                                  f"seed {run.config['seed']}; keep one of them")
             cell[run.config["seed"]] = run.final[metric]
     if not table:
-        raise ValueError(f"none of the {len(runs)} runs has a final {metric}")
+        there = ", ".join(dict.fromkeys(name for run in runs for name in run.final if last(run, name) is not None))
+        raise ValueError(f"none of the {len(runs)} runs has a final {metric}; they have {there or 'none at all'}")
     known = blocks.placements()
     if set(table) <= set(known):
         table = {row: table[row] for row in known if row in table}
     return table
+
+
+def last(run, metric: str) -> float | None:
+    """The final value; None where there is none, or none that is finite: the run did not come to a good end."""
+    value = run.final.get(metric)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
@@ -50,7 +62,9 @@ def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list[
 
 
 def spread(values: Sequence[float], digits: int = 1, *, sign: bool = False, unit: str = "") -> str:
-    """"71.3 (70.1 to 72.0, 3 seeds)": the mean and the range; one value alone is just itself."""
+    """"71.3 (70.1 to 72.0, 3 seeds)": the mean and the range; one value alone is just itself. ValueError for none."""
+    if not len(values):
+        raise ValueError("there are no values to sum up; give at least one")
     form = f"{'+' if sign else ''}.{digits}f"
     mean = f"{fmean(values):{form}}{unit}"
     return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}}, {len(values)} seeds)"
@@ -85,8 +99,8 @@ def require_one_setting(runs, what: str, compared: Sequence[str] = ()) -> None:
 
 def setting(runs) -> str:
     """What all the runs share, in words."""
-    words = [[*(word(run.config[key]) for key in ("data", "model", "activation", "placement")),
-              f"{run.config['epochs']} epochs"] for run in runs]
+    keys = [key for key in ("data", "model", "activation", "placement") if all(key in run.config for run in runs)]
+    words = [[*(word(run.config[key]) for key in keys), f"{run.config['epochs']} epochs"] for run in runs]
     return ", ".join(column[0] for column in zip(*words, strict=True) if len(set(column)) == 1)
 
 
@@ -114,14 +128,14 @@ def unfinished(runs, metric) -> dict[str, dict[str, int]]:
     """activation -> placement -> how many of its runs have no final value."""
     counts: dict[str, dict[str, int]] = {}
     for run in runs:
-        if run.final.get(metric) is None:
+        if last(run, metric) is None:
             row, place = counts.setdefault(word(run.config["activation"]), {}), word(run.config["placement"])
             row[place] = row.get(place, 0) + 1
     return counts
 
 
 def missing(runs, metric) -> str:
-    absent = [run for run in runs if run.final.get(metric) is None]
+    absent = [run for run in runs if last(run, metric) is None]
     if not absent:
         return ""
     return f" Not drawn, because they did not finish: {len(absent)} of {len(runs)} runs."
@@ -149,3 +163,5 @@ def require_records(runs: Sequence) -> None:
         if lacking:
             raise ValueError(f"a run has no {', '.join(lacking)}: its settings need activation, placement, epochs, "
                              "seed, and each entry of its curve epoch and loss, as cbn_lab.train.fit records them")
+        if not run.config["epochs"] > 0:
+            raise ValueError(f"a run must have epochs above 0, got {run.config['epochs']!r}")

@@ -5,9 +5,11 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
+from cbn_lab.figures.demands import require_finite, require_logarithmic
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
 SIGNS = {"holds": "✓", "holds here": "≈", "fails": "✗", "not stated": "–"}
+_FOUND = ("alpha", "valid", "measured", "bound_G2", "bound_sigma2", "G2", "start")
 WORDS = {"holds": "holds", "holds here": "holds here, though an assumption it needs is broken", "fails": "fails",
          "not stated": "says nothing about this run"}
 
@@ -115,7 +117,14 @@ def _sentence(evaluation, rows, failure) -> str:
 
 @styled
 def three_effects(L: float, sigma2: float, distance: float, steps: int, found: dict) -> Figure:
-    """What `theory.meter.effects` found: the mean squared gradient and its two bounds against the step size."""
+    """What `theory.meter.effects` found: the mean squared gradient and its two bounds against the step size.
+
+    ValueError for an L that is not above 0, and unless `found` has all of that, with a measured number above 0.
+    """
+    require_finite([L], "L", positive=True)
+    if lacking := [name for name in _FOUND if name not in found or not np.size(found[name])]:
+        raise ValueError(f"found lacks {', '.join(lacking)}; give what theory.meter.effects returns")
+    require_logarithmic(found["measured"], "measured gradient")
     fig, (axis,) = axes(size=(8.5, 4.2))
     fig.set_layout_engine("none")
     axis.set_position((0.1, 0.14, 0.88, 0.77))

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.ticker import NullLocator
 
 from cbn_lab import activations
+from cbn_lab.figures.demands import require_finite, require_groups, require_logarithmic
 from cbn_lab.figures.style import DPI, Figure, axes, mark, nth_mark, styled
 from cbn_lab.theory import layer
 
@@ -23,7 +24,9 @@ def operating_point(name: str, *, beta: float = 0.0, gamma: float = 1.0, width: 
     Left: f, the density of z below it, mean and standard deviation of f(z) beside it. Right: top eigenvalue, the other
     eigenvalues and trace/N of `width` channels whose z have the given pairwise correlation, for h = f(z) and for the
     same h with each channel standardized. Drawn without matplotlib's layout engine, which would double the time.
+    ValueError where `gamma` is not above 0, or nothing like the rest exists.
     """
+    require_finite([gamma], "gamma, the deviation of z,", positive=True)
     m = activations.moments(name, beta, gamma)
     added = float(layer.covariance(name, correlation, beta, gamma)[0]) if correlation else 0.0
     spectra = {"vanilla": layer.spectrum(m.mean, m.variance, width, added)}
@@ -78,6 +81,8 @@ def _eigenvalue_rows(axis, spectra):
 def tension(names: Iterable[str], *, width: int = 64, beta: float = 0.0, gamma: float = 1.0) -> Figure:
     """Trace per channel and largest eigenvalue for independent channels: an arrow from f(z) to f(z) standardized."""
     names = list(names)
+    if not names:
+        raise ValueError("there is no activation to draw; give at least one name")
     fig, (axis,) = axes(size=(8, 4.6))
     said = []
     for name in names:
@@ -104,8 +109,17 @@ def eigenvalues(panels: Mapping[str, Mapping[str, Sequence[float]]], *,
     """Eigenvalues by rank on logarithmic axes, a panel per key of `panels`, a curve per label in it.
 
     `theory`: panel -> eigenvalues, drawn as a thin black line. Values below a millionth of the largest are left out.
+    ValueError for no panels, one without curves, and values that are not finite or of which none is above 0.
     """
     theory = theory or {}
+    require_groups(panels, "eigenvalues")
+    for curves in (*panels.values(), theory):
+        for label, values in curves.items():
+            require_groups({label: values}, "eigenvalues")
+            require_finite(values, f"an eigenvalue of {label}")
+            require_logarithmic(values, f"eigenvalue of {label}")
+    if unknown := [panel for panel in theory if panel not in panels]:
+        raise ValueError(f"theory is about {', '.join(unknown)}, which is no panel; there are: {', '.join(panels)}")
     fig, drawn = axes(len(panels), size=(2.0 + 2.7 * len(panels), 3.9), sharey=True)
     said = []
     for axis, (panel, curves) in zip(drawn, panels.items(), strict=True):
@@ -141,12 +155,23 @@ def _said(what: str, values: Sequence[float]) -> str:
 
 @styled
 def points(groups: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, log: str = "") -> Figure:
-    """Points (x, y) in groups, each with its own mark; `log` names the logarithmic axes, "x", "y" or "xy"."""
-    if not any(groups.values()):
+    """Points (x, y) in groups, each with its own mark; `log` names the logarithmic axes, "x", "y" or "xy".
+
+    ValueError for no points, for what is no pair of numbers, and for a logarithmic axis without a number above 0.
+    """
+    groups = {label: [tuple(pair) for pair in pairs] for label, pairs in groups.items()}
+    every = [pair for pairs in groups.values() for pair in pairs]
+    if not every:
         raise ValueError("there are no points to draw")
+    if odd := [pair for pair in every if len(pair) != 2]:
+        raise ValueError(f"a point must be a pair (x, y), got {odd[0]}")
+    if not set(log) <= {"x", "y"}:
+        raise ValueError(f'log must be "", "x", "y" or "xy", got {log!r}')
+    for name in log:
+        require_logarithmic((pair["xy".index(name)] for pair in every), x if name == "x" else y)
     fig, (axis,) = axes(size=(8, 4.6))
     said = []
-    for position, (label, pairs) in enumerate((label, list(pairs)) for label, pairs in groups.items()):
+    for position, (label, pairs) in enumerate(groups.items()):
         style = mark(label, activations.names()) if label in activations.names() else nth_mark(position)
         first, second = np.array(pairs, dtype=float).reshape(-1, 2).T
         axis.plot(first, second, linestyle="none", marker=style.marker, color=style.colour, label=label)

@@ -6,6 +6,7 @@ from statistics import median
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from cbn_lab.figures.demands import require_finite
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
 TERA = 1e12
@@ -17,13 +18,16 @@ def speed_ladder(records: Mapping, *, over: str | None = None) -> Figure:
     """Label -> `speeds.Speeds`. A row per rung; left images/s (log), right how many times as fast as the rung above it.
 
     over   the rung that all are compared with instead. A marker is the median over the repeats, a line their range.
-    ValueError if there is no record, or one without the rung `over`.
+    ValueError if there is no record, one without the rung `over`, or a speed that is not above 0.
     """
     if not records:
         raise ValueError("there is no record to draw; `python -m cbn_lab.ladder --out results/speed` makes one")
     without = [label for label, found in records.items() if over and over not in found.images_per_second]
     if without:
         raise ValueError(f"{over!r} was not measured on {', '.join(without)}; choose another to compare with")
+    for label, found in records.items():
+        require_finite((v for values in found.images_per_second.values() for v in values), f"a speed of {label}",
+                       positive=True)
     rungs = list(dict.fromkeys(rung for found in records.values() for rung in found.images_per_second))
     fig, (speed, gain) = axes(2, size=(10.5, 1.7 + 0.34 * len(rungs) + 0.1 * len(rungs) * len(records)), sharey=True)
     gain.axvline(1, color="#555555", linewidth=1.5)
@@ -89,8 +93,17 @@ def roofline(devices: Mapping[str, tuple[float, float]], layers: Mapping[str, fl
 
     devices  name -> (peak in operations/s, memory bandwidth in bytes/s)
     layers   name -> operations per byte that is moved: a marker on each roof
+
+    ValueError for no devices or no layers, and for a number that is not above 0.
     """
-    low, high = 0.5 * min(layers.values()), 2 * max(*layers.values(), *(p / b for p, b in devices.values()))
+    if not devices or not layers:
+        raise ValueError(f"a roofline needs at least one device and one layer, got {len(devices)} and {len(layers)}")
+    for name, pair in devices.items():
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(f"{name} needs a pair (operations/s, bytes/s), got {pair!r}")
+        require_finite(pair, f"a speed of {name}", positive=True)
+    require_finite(layers.values(), "operations per byte", positive=True)
+    low, high = 0.5 * min(layers.values()), 2 * max([*layers.values(), *(p / b for p, b in devices.values())])
     fig, (axis,) = axes(size=(8.6, 4.6))
     said = []
     for place, (name, (peak, bandwidth)) in enumerate(devices.items()):

@@ -5,6 +5,7 @@ from statistics import fmean, median
 
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from cbn_lab.figures.demands import require_finite, require_groups, require_logarithmic
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 
 _FLOOR = 1e-9  # float32 has 7 digits; an error of exactly 0 is drawn here
@@ -12,7 +13,15 @@ _FLOOR = 1e-9  # float32 has 7 digits; an error of exactly 0 is drawn here
 
 @styled
 def variance_errors(errors: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure:
-    """method -> mean of the values -> relative errors, one a channel: dots, and a line through their medians."""
+    """method -> mean of the values -> relative errors, one a channel: dots, and a line through their medians.
+
+    ValueError where there are no errors, for a mean that is not above 0, and where no error is a finite number.
+    """
+    require_groups(errors, "errors")
+    for method, by_mean in errors.items():
+        require_groups({f"{method} at a mean of {mean}": values for mean, values in by_mean.items()}, "errors")
+        require_finite(by_mean, "a mean of the values", positive=True)
+        require_logarithmic([max(v, _FLOOR) for values in by_mean.values() for v in values], f"error of {method}")
     fig, (axis,) = axes(size=(8, 4.6))
     said = []
     for i, (method, by_mean) in enumerate(errors.items()):
@@ -36,7 +45,12 @@ def variance_errors(errors: Mapping[str, Mapping[float, Sequence[float]]]) -> Fi
 
 @styled
 def running_paths(paths: Mapping[float, Sequence[float]], *, start: float, target: float) -> Figure:
-    """momentum -> running mean after each batch; dashed: its expectation, target + (start - target)(1 - momentum)^k."""
+    """momentum -> running mean after each batch; dashed: its expectation, target + (start - target)(1 - momentum)^k.
+
+    ValueError for no paths, an empty one, and for a momentum, start or target that is not a finite number.
+    """
+    require_groups(paths, "batches")
+    require_finite((*paths, start, target), "a momentum, the start and the target each")
     fig, (axis,) = axes(size=(8, 4.2))
     axis.axhline(target, color="#555555", linewidth=1.2)
     said = []
@@ -57,7 +71,15 @@ def running_paths(paths: Mapping[float, Sequence[float]], *, start: float, targe
 
 @styled
 def seed_paths(curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, xlabel: str, ylabel: str) -> Figure:
-    """label -> a curve of (x, y) for each seed: a thin line each, a thick one for their mean."""
+    """label -> a curve of (x, y) for each seed: a thin line each, a thick one for their mean.
+
+    ValueError where there is no curve, an empty one, or where the seeds of a label have different x.
+    """
+    require_groups(curves, "curves")
+    for label, seeds in curves.items():
+        require_groups({f"{label}, seed {i}": curve for i, curve in enumerate(seeds)}, "points")
+        if len({tuple(x for x, _ in curve) for curve in seeds}) > 1:
+            raise ValueError(f"the seeds of {label} have different x; give curves at the same x")
     fig, (axis,) = axes(size=(8, 4.2))
     said = []
     for i, (label, seeds) in enumerate(curves.items()):

@@ -60,7 +60,7 @@ def model_paths(model, image_shape: Sequence[int] | None = None) -> dict[tuple[i
     Layers are counted from 1, as in the lists of activations and placements. With `image_shape` = (C, H, W) the steps
     carry shapes, found by sending images of zeros through the network; its state is put back.
 
-    ValueError if the model holds no block that can be read.
+    ValueError if the model holds no block that can be read, or takes no image of that shape.
     """
     from cbn_lab.models import ResidualBlock
 
@@ -231,6 +231,9 @@ def _shapes(model, image_shape: Sequence[int]) -> dict:
         model.eval()
         with torch.no_grad():
             model(torch.zeros(2, *image_shape, dtype=like.dtype, device=like.device))
+    except RuntimeError as error:
+        raise ValueError(f"image_shape must be the (channels, height, width) that this network takes, got "
+                         f"{tuple(image_shape)}; torch says: {str(error).splitlines()[0]}") from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -23,7 +23,7 @@ def moments(names: Iterable[str], *, mean: float = 0.0, std: float = 1.0) -> Fig
         axis.annotate(f"{m.second:.3f}", (m.second, row), xytext=(5, 0), textcoords="offset points", va="center")
     axis.set_yticks(rows, names)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlim(0, 1.14 * max(m.second for m in values.values()))
+    axis.set_xlim(0, 1.14 * max(m.second for m in values.values()) or 1.0)
     axis.set_xlabel(f"second moment of f(z), z ~ N({mean:g}, {std:g}²)")
     axis.grid(axis="y", visible=False)
     fig.legend(loc="outside upper center", ncols=2)
@@ -34,8 +34,8 @@ def moments(names: Iterable[str], *, mean: float = 0.0, std: float = 1.0) -> Fig
 
 @styled
 def images(dataset, count: int = 10) -> Figure:
-    """The first `count` images of a data set, with their classes."""
-    if not 1 <= count <= len(dataset):
+    """The first `count` images of a data set, with their classes. ValueError if there are not that many."""
+    if count not in range(1, len(dataset) + 1):
         raise ValueError(f"count must be from 1 to {len(dataset)}, the number of images; got {count}")
     fig, panels = axes(count, size=(1.0 * count, 1.35))
     names = [dataset.class_names[label] for label in dataset.labels[:count].tolist()]

@@ -108,7 +108,12 @@ _BY_POSITION = (1, 5, 3, 4, 6, 2, 0)  # the most different ones first
 
 
 def mark(name: str, registry: Sequence[str]) -> Mark:
-    """The mark of a registered name: the same in every figure, for a reader's own names as well."""
+    """The mark of a registered name: the same in every figure, for a reader's own names as well.
+
+    ValueError for a name that is not registered.
+    """
+    if name not in registry:
+        raise ValueError(f"{name!r} is not among the registered names: {', '.join(registry) or 'there are none'}")
     return MARKS[list(registry).index(name) % len(MARKS)]
 
 

@@ -4,13 +4,16 @@ from collections.abc import Iterable
 
 
 class Table:
-    """Rows of cells, the heading first; shown as Markdown in a notebook. ValueError if the rows differ in length."""
+    """Rows of cells, the heading first; shown as Markdown in a notebook.
+
+    ValueError if there are none, if they are empty, or if they differ in length.
+    """
 
     def __init__(self, rows: Iterable[Iterable]):
         self.rows = [[str(cell) for cell in row] for row in rows]
         lengths = {len(row) for row in self.rows}
-        if len(lengths) != 1:
-            raise ValueError(f"a table needs rows of one length, got {sorted(lengths) or 'no rows'}")
+        if len(lengths) != 1 or lengths == {0}:
+            raise ValueError(f"a table needs rows of one length, at least 1, got {sorted(lengths) or 'no rows'}")
 
     def _repr_markdown_(self) -> str:
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
