@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from cbn_lab import _launcher
 
 TIMEOUT_SECONDS = 600.0  # for a rank that neither answers nor ends; one that ends is noticed at once (gloo)
-_STORE_SECONDS = 5.0
-_state = SimpleNamespace(store=None, stopping=False, terminated=False)
+_STORE_SECONDS = 5.0  # for torchrun's key-value store to answer
+_state = SimpleNamespace(store=None, stopping=False, terminated=False, torchrun=None)
 
 
 class SharedError(ValueError):
@@ -55,14 +55,29 @@ def local_rank() -> int:
 
 @contextmanager
 def group() -> Iterator[None]:
-    """Join the process group that torchrun's environment describes; without torchrun, or with one process, do nothing.
+    """Join the process group that torchrun's environment describes; in a single process, join none.
 
-    Inside, SIGTERM (which torchrun sends to the other ranks when one is lost) and SIGINT raise KeyboardInterrupt, once.
+    Inside, SIGTERM (which torchrun sends to the other ranks when one is lost) and SIGINT raise KeyboardInterrupt, once;
+    a torchrun that is gone counts as a SIGTERM. Without torchrun, a single process is left alone.
     ValueError where the environment describes no group, or where its processes cannot meet.
     """
-    if _launcher.world_size() == 1:
+    size = _launcher.world_size()
+    if size == 1 and not _launcher.is_torchrun():
         yield
         return
+    _state.torchrun, _state.stopping = _launcher.Watch(), False
+    try:
+        if size > 1:
+            _join()
+        with _interruptible():
+            yield
+    finally:
+        _state.torchrun.close()
+        if ranks() > 1 and not _state.stopping:  # with a rank missing, it could wait; the end of the process does too
+            dist.destroy_process_group()
+
+
+def _join() -> None:
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         _stay_on_this_machine()
     timeout = timedelta(seconds=TIMEOUT_SECONDS)
@@ -72,26 +87,23 @@ def group() -> Iterator[None]:
                             timeout=timeout)
     if with_gpus and local_rank() < torch.cuda.device_count():
         torch.cuda.set_device(local_rank())
-    _state.store, _state.stopping = store, False
-    previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)} \
-        if threading.current_thread() is threading.main_thread() else {}
-    try:
-        yield
-    finally:
-        if not _state.stopping:  # with a rank missing, it could wait for that rank; the end of the process does as well
-            dist.destroy_process_group()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    _state.store = store
 
 
 def _meeting_point(timeout: timedelta) -> tuple:
     """(key-value store, rank, number of ranks)."""
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's, which is there before its processes
+            socket.create_connection(place, _STORE_SECONDS).close()  # at once, where the next line would try and try
         return next(dist.rendezvous("env://", timeout=timeout))
+    except OSError as error:
+        raise ValueError("torchrun does not answer at {}, port {} ({}): it has ended; start it again"
+                         .format(*place, error)) from error
     except RuntimeError as error:
-        place = f"{os.environ['MASTER_ADDR']}, port {os.environ['MASTER_PORT']}"
-        raise ValueError(f"the processes that train together could not meet at {place}, as MASTER_ADDR and MASTER_PORT "
-                         f"say ({str(error).splitlines()[0]}); start them all, on a port that is free") from error
+        raise ValueError("the processes that train together could not meet at {}, port {}, as MASTER_ADDR and "
+                         "MASTER_PORT say ({}); start them all, on a port that is free"
+                         .format(*place, str(error).splitlines()[0])) from error
 
 
 def _stay_on_this_machine() -> None:
@@ -99,6 +111,17 @@ def _stay_on_this_machine() -> None:
     if loopback is not None:
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)} \
+        if threading.current_thread() is threading.main_thread() else {}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _stop(number: int, _) -> None:
@@ -109,7 +132,14 @@ def _stop(number: int, _) -> None:
 
 def why_stopped() -> str:
     """In words, after a KeyboardInterrupt."""
-    return "stopped by SIGTERM, which torchrun sends when a rank was lost" if _state.terminated else "interrupted"
+    if _orphaned():
+        return "torchrun was killed"
+    return "stopped by SIGTERM, which torchrun sends when it is stopped or a rank was lost" if _state.terminated else \
+        "interrupted"
+
+
+def _orphaned() -> bool:
+    return _state.torchrun is not None and _state.torchrun.orphaned()
 
 
 @contextmanager
@@ -123,12 +153,13 @@ def watching() -> Iterator[None]:
         if not (isinstance(error, dist.DistError) or re.search("gloo|NCCL", str(error))):
             raise
         _state.stopping = True
-        raise LostRankError("a rank was lost: it ended, or did not answer in time") from error
+        raise LostRankError(why_stopped() if _orphaned() else "a rank was lost: it ended, or did not answer in time") \
+            from error
 
 
 def first_to(key: str) -> bool:
     """True on the first rank that asks, rank 0 missing or not: of several that end, one says why."""
-    if _state.store is None:
+    if _state.store is None or _orphaned():  # a torchrun that is gone leaves all ranks, and has taken its store along
         return rank() == 0
     try:
         _state.store.set_timeout(timedelta(seconds=_STORE_SECONDS))

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from cbn_lab import cli, data, distributed, norms, runs, train
+from cbn_lab import _launcher, cli, data, distributed, norms, runs, train
 
 ENDINGS = {2: "interrupted", 4: "killed"}
 SHARES = {2: [16, 17], 4: [8, 9]}
@@ -217,6 +217,15 @@ def test_an_empty_world_size_is_one_process(size, environment):
         assert not dist.is_initialized()
 
 
+def test_a_torchrun_that_is_gone_is_noticed_at_once(environment, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with socket.create_server(("127.0.0.1", 0)) as freed:
+        port = str(freed.getsockname()[1])
+    environment(**GOOD | {"MASTER_PORT": port})
+    with pytest.raises(ValueError, match=f"torchrun does not answer at 127.0.0.1, port {port}"), distributed.group():
+        pass
+
+
 def test_a_port_that_is_taken_is_named_in_a_line(environment, capsys, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -294,8 +303,9 @@ LONG = ["train", "--model-option", "widths=8,8", "--activation", "tanh", "--epoc
         "--json"]
 
 
-def torchrun(*arguments) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "cbn_lab.cli", *arguments]
+def torchrun(*arguments, ranks: int = 2) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "-m", "cbn_lab.cli",
+               *arguments]
     return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE)
 
@@ -304,6 +314,14 @@ def children(process: subprocess.Popen) -> list[int]:
     task = f"/proc/{process.pid}/task/{process.pid}/children"
     with open(task) as file:
         return [int(number) for number in file.read().split()]
+
+
+def lives(process: int) -> bool:
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the ranks are found as Linux shows them")
@@ -330,3 +348,39 @@ def test_a_run_whose_rank_is_killed_keeps_its_record_and_resumes(tmp_path, capsy
     run = runs.load(record)
     assert run.status == "finished" and not list(tmp_path.glob("*.ckpt*"))
     assert [entry["step"] for entry in run.curve] == sorted({entry["step"] for entry in run.curve})
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the ranks are found as Linux shows them")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ranks_whose_torchrun_is_killed_end_and_keep_the_record(ranks, tmp_path):
+    """They would train on as orphans; the same command goes on and ends as a run that was left alone."""
+    whole, cut = ([*LONG, "--out", str(tmp_path / name)] for name in ("whole", "cut"))
+    torchrun(*whole, ranks=ranks).communicate(timeout=140)
+    process = torchrun(*cut, ranks=ranks)
+    while process.poll() is None and not list((tmp_path / "cut").glob("*.ckpt")):
+        time.sleep(0.01)
+    started = children(process)
+    for number in started:
+        os.kill(number, signal.SIGSTOP)  # so that they do not end meanwhile
+    process.kill()
+    time.sleep(1.1 * _launcher.LOOK_SECONDS)
+    for number in started:
+        os.kill(number, signal.SIGCONT)
+    _, err = process.communicate(timeout=140)  # until the last of them has closed its end
+    end = time.monotonic() + 140
+    while any(map(lives, started)):
+        assert time.monotonic() < end, "they train on"
+        time.sleep(0.1)
+    [said] = [line for line in err.splitlines() if line.startswith("cbn-lab:")]
+    assert "torchrun was killed; what was recorded is kept" in said and "from the last checkpoint" in said
+    [record] = (tmp_path / "cut").glob("*.json")
+    stopped = runs.load(record)
+    assert stopped.status == "interrupted" and stopped.curve
+
+    process = torchrun(*cut, "--resume", ranks=ranks)
+    _, err = process.communicate(timeout=140)
+    assert process.returncode == 0, err
+    run, wanted = runs.load(record), runs.load(tmp_path / "whole" / record.name)
+    assert run.curve[: len(stopped.curve)] == stopped.curve, "it started again"
+    assert (run.status, numbers(run.curve)) == ("finished", numbers(wanted.curve))
+    assert not list((tmp_path / "cut").glob("*.ckpt*"))
