@@ -19,7 +19,9 @@ def write(trainer, path) -> None:
              "seconds": trainer.seconds, "epoch_loss": trainer.epoch_loss, "curve": trainer.curve}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_whole(path, lambda temporary: torch.save(state, temporary))
+    buffer = BytesIO()
+    torch.save(state, buffer)  # not into the file: of a full disk torch says "iostream error"
+    runs.write_whole(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
 def read(trainer, path) -> None:

@@ -39,15 +39,21 @@ class Locks:
             self.release(name)
 
     def claim(self, name: str) -> bool:
-        """Whether the run is this process's from now on; False where another process has it."""
+        """Whether the run is this process's from now on; False where another process has it.
+
+        OSError, in a sentence, where the disk is full or the folder may not be written; no lock is left then.
+        """
         path = self._path(name)
-        _clear(path)
         try:
+            _clear(path)
             with open(path, "x") as file:
+                self.held.add(name)  # from here on it is released at the end, whatever happens
                 file.write(_signature(os.getpid()))
         except FileExistsError:
             return False
-        self.held.add(name)
+        except OSError as error:
+            raise OSError(f"{path} cannot be written ({error.strerror}); make room there, or give another folder") \
+                from error
         return True
 
     def release(self, name: str) -> None:

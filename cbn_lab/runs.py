@@ -101,12 +101,16 @@ def made(folder) -> Path:
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """`write` a temporary file beside `path`, then put it in place: at no time is there half a file at `path`.
 
-    The temporary name is this process's own, so that two runs of equal settings do not write into one file.
+    The temporary name is this process's own, so that two runs of equal settings do not write into one file. OSError,
+    in a sentence, where the disk is full or the folder may not be written.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         write(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror or error}); make room there, or give another "
+                      "folder") from error
     finally:
         temporary.unlink(missing_ok=True)
 

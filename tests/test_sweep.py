@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,6 +111,32 @@ def test_runs_that_fail_or_diverge_do_not_end_the_others(tmp_path, monkeypatch, 
     assert [line.split()[0] for line in err] == ["1/4", "2/4", "3/4", "4/4"] and "the loss is" in err[1]
     assert sorted(run.status for run in runs.load_all(tmp_path)) == ["diverged", "finished"]
     assert len(list(tmp_path.iterdir())) == 2, "neither locks nor checkpoints stay behind"
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """A disk that is full, as far as an ordinary user can make one."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_done(tmp_path):
+    with files_of_at_most(1000):  # enough for locks, not for a checkpoint or a record
+        summary = sweep.fill(PLAN[:1], tmp_path)
+        with pytest.raises(OSError, match=r"\.json cannot be written \(.+\); make room there, or give another folder"):
+            runs.save(runs.Run(TINY.resolved().record(), [{}] * 1000, {}, PROVENANCE), tmp_path)
+    [line] = summary.failures.values()
+    assert line.startswith(str(tmp_path)) and ".ckpt cannot be written (" in line and "make room there" in line
+    assert not list(tmp_path.iterdir())
+    with files_of_at_most(10), pytest.raises(OSError, match=r"\.lock cannot be written .+; make room there"):
+        sweep.fill(PLAN[:1], tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert sweep.fill(PLAN[:1], tmp_path).trained == 1
 
 
 # Stopped, killed, and several at once
