@@ -50,8 +50,11 @@ class Summary:
         return 130 if self.interrupted else 1 if self.failures else 0
 
     def __str__(self) -> str:
-        """The table of results, and a line about each run that failed."""
+        """The table of results, and under a line that counts them the runs that failed, each with its reason."""
         failed = [f"failed: {name}: {line}" for name, line in self.failures.items()]
+        if failed:  # each was said when it happened, long ago perhaps: the count shows that this is a list of them
+            planned = self.records.keys() | self.missing
+            failed.insert(0, f"{len(failed)} of {len(planned)} runs failed; the same command tries them again:")
         return "\n".join([*table(list(self.records.values())), *failed])
 
     def json(self) -> str:

@@ -106,6 +106,7 @@ def test_runs_that_fail_or_diverge_do_not_end_the_others(tmp_path, monkeypatch, 
     assert sweep.command(plan, tmp_path, jobs=1) == 1
     out, err = (text.splitlines() for text in capsys.readouterr())
     failed = [line for line in out if line.startswith("failed: ")]
+    assert out[out.index(failed[0]) - 1] == "2 of 4 runs failed; the same command tries them again:"
     assert len(failed) == 2 and "unknown activation 'rlu'" in failed[0] and "too little memory" in failed[1]
     assert any("1 diverged" in line for line in out)
     assert [line.split()[0] for line in err] == ["1/4", "2/4", "3/4", "4/4"] and "the loss is" in err[1]
