@@ -10,7 +10,8 @@
 Residual branches (stated, since the abstract says nothing about them): the shortcut is added directly before the
 activation of the last block of the branch, that is after its weight layer and after its BN where that BN stands
 before the activation. With `complete` the sum then enters shift -> f -> standardize -> gamma, shift, so that every
-weight layer of a residual net, too, receives a standardized input.
+weight layer of a residual net, too, receives a standardized input. `cbn_lab.residual` has two other forms; both were
+better for `complete` in our runs (results/residual), most of all a BN at the end of the branch, join="normalized".
 """
 
 from collections.abc import Callable

@@ -7,8 +7,8 @@ A layer is linear(x), then nonlinear: f with the norms around it (`blocks`). How
     preactivated   s' = weight2(rest1(weight1(rest0(s)))) + shortcut(s)         He et al. 2016b
 
 In the last one the sum s itself goes from block to block: the `rest` of a layer (f and all norms behind its weight)
-stands before the next weight layer, and the last one before the pool. Which form suits `complete` is the question of
-results/residual/PROTOCOL.md.
+stands before the next weight layer, and the last one before the pool. Which form suits `complete` was the question of
+results/residual/PROTOCOL.md; its rule chose "normalized".
 """
 
 import torch
