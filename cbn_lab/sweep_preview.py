@@ -1,5 +1,6 @@
 """What a sweep would train, and how long that may take: `cbn-lab sweep --dry-run`."""
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,9 +9,12 @@ import torch
 from tqdm import tqdm
 
 from cbn_lab._places import local
-from cbn_lab._tasks import sentence, tasks
+from cbn_lab._setup import initial_model, splits
+from cbn_lab._tasks import Task, sentence, tasks
 from cbn_lab.config import TrainConfig
 from cbn_lab.sweep_report import kind, rates, remaining, timed, work
+
+_NETWORK = ("data", "image_size", "model", "model_options", "activation", "placement", "norm_options")
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,14 @@ def preview(configs: Sequence[TrainConfig], out, *, root=None, jobs: int | None 
     """What `fill` would train on this machine, and how long that may take.
 
     The time comes from the records in `out`; of each kind of run that has none there, one run is begun, for three
-    steps, to see how long they take.
+    steps, to see how long they take. Of the others, the first of each network is built, to see whether it can be.
     """
     place = local(configs, jobs, prepare)
     plan = tasks(place.resolved(configs), out, root)
     recorded, missing = [task for task in plan if task.ended()], [task for task in plan if not task.ended()]
     known, problems = rates([task.load() for task in recorded]), []
     first = {kind(task.config): task for task in reversed(missing) if kind(task.config) not in known}
-    if first and place.jobs > 1 and prepare is not None:
+    if missing and place.jobs > 1 and prepare is not None:
         prepare()  # otherwise it has been called
     with _threads(1 if place.jobs > 1 else torch.get_num_threads()):
         for key, task in first.items():
@@ -52,8 +56,30 @@ def preview(configs: Sequence[TrainConfig], out, *, root=None, jobs: int | None 
                 known[key] = timed(task.config, root)
             except Exception as error:
                 problems.append(f"{task.name}: {sentence(error)}")
+    tried = {task.name for task in first.values()}
+    _add_impossible(problems, [task for task in missing if task.name not in tried], root)
     seconds = remaining([(kind(task.config), work(task.config)) for task in missing], known, place.jobs)
     return Preview([task.name for task in recorded], [task.name for task in missing], place.jobs, seconds, problems)
+
+
+def _add_impossible(problems: list[str], tasks: Sequence[Task], root) -> None:
+    """A line about each run whose network cannot be built, say for an unknown name; each reason once."""
+    networks, images = set(), {}
+    for task in tasks:
+        settings = task.config.record()
+        network = json.dumps([settings.get(name) for name in _NETWORK], default=list)
+        if network in networks:
+            continue
+        networks.add(network)
+        try:
+            data = task.config.data, task.config.image_size
+            if data not in images:
+                images[data] = splits(task.config, root, download=False)[0]
+            initial_model(task.config, images[data])
+        except Exception as error:
+            line = sentence(error)
+            if not any(problem.endswith(line) for problem in problems):
+                problems.append(f"{task.name}: {line}")
 
 
 @contextmanager

@@ -4,11 +4,13 @@ import io
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
-from cbn_lab import _tasks, cli, runs, sweep, sweep_preview, sweep_report
+from cbn_lab import _tasks, activations, cli, runs, sweep, sweep_preview, sweep_report
 from cbn_lab.config import TrainConfig
 from cbn_lab.train import fit
 
@@ -79,13 +81,24 @@ def test_a_dry_run_says_what_is_missing_and_how_long_it_takes_and_trains_nothing
     found = sweep_preview.preview(PLAN, tmp_path, jobs=1)
     assert found.seconds == pytest.approx(3 * seconds) and found.recorded == [_name(PLAN[0])]
     monkeypatch.undo()
-    other = [replace(TINY, model="mlp", model_options={"width": 8}), replace(TINY, activation="rlu", epochs=4)]
-    assert sweep.command([*PLAN, *other], tmp_path, jobs=1, dry_run=True, as_json=True) == 0, "its kind is recorded"
+    other = [replace(TINY, model="mlp", model_options={"width": 8}), replace(TINY, activation="tanh", epochs=4)]
+    assert sweep.command([*PLAN, *other], tmp_path, jobs=1, dry_run=True, as_json=True) == 0
     result = json.loads(capsys.readouterr().out)
     assert len(result["missing"]) == 5 and result["seconds"] > found.seconds
     assert len(list(tmp_path.iterdir())) == 1
     assert sweep.command([replace(TINY, data="nothing.npz")], tmp_path, jobs=1, dry_run=True) == 1
     assert "problem: nothing-" in (shown := capsys.readouterr().out) and "an unknown time" in shown
+
+
+def test_a_dry_run_names_a_run_that_cannot_be_although_the_time_of_its_kind_is_known(tmp_path, capsys, monkeypatch):
+    fit(PLAN[0], out=tmp_path)
+    wrong = [replace(TINY, activation="rlu", seed=seed) for seed in (0, 1)]
+    assert sweep.command([*PLAN, *wrong], tmp_path, jobs=1, dry_run=True) == 1
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem: ")]
+    assert line.startswith(f"problem: {_name(wrong[0])}: unknown activation 'rlu'"), "each reason once"
+    register = partial(activations.register, "rlu", torch.nn.ReLU)
+    monkeypatch.setattr(activations, "_REGISTRY", dict(activations._REGISTRY))  # and afterwards as it was
+    assert not sweep_preview.preview([*PLAN, *wrong], tmp_path, jobs=2, prepare=register).problems
 
 
 def test_json_holds_the_final_numbers_of_every_run(tmp_path, capsys):
