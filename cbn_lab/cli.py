@@ -80,4 +80,6 @@ def _sweep(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    distributed = sys.modules.get("cbn_lab.distributed")  # without it, there is one process
+    sys.exit(code) if distributed is None else distributed.leave(code)

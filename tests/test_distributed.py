@@ -384,3 +384,11 @@ def test_ranks_whose_torchrun_is_killed_end_and_keep_the_record(ranks, tmp_path)
     assert run.curve[: len(stopped.curve)] == stopped.curve, "it started again"
     assert (run.status, numbers(run.curve)) == ("finished", numbers(wanted.curve))
     assert not list((tmp_path / "cut").glob("*.ckpt*"))
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_process_leaves_with_its_code_and_its_output(joined):
+    store = "object()" if joined else "None"
+    code = f"from cbn_lab import distributed as d; d._state.store = {store}; print('said', end=''); d.leave(3)"
+    found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=120)
+    assert (found.returncode, found.stdout) == (3, "said")
