@@ -57,7 +57,9 @@ def numbered() -> str:
 
 def _check_waits(student):
     require(isinstance(student, (set, frozenset, list, tuple)), "expected the numbers of lines, as a set: {3, 4}")
-    lines = {int(number(one, "a line number")) for one in student}
+    lines = {number(one, "a line number") for one in student}
+    require(all(line == int(line) for line in lines), "a line number is a whole number")
+    lines = {int(line) for line in lines}
     unknown = sorted(lines - set(range(1, len(_SOURCE) + 1)))
     require(not unknown, f"the listing has no line {', '.join(map(str, unknown))}; it has {len(_SOURCE)}")
     for line, why in _FREE.items():
@@ -125,6 +127,10 @@ _WEIGHTS = {
                            lambda mine, total, ranks: float(mine * ranks)),
     "divided twice": ("the number of ranks divides already, in the mean that is taken over them; this divides by it "
                       "again", lambda mine, total, ranks: mine / (total * ranks)),
+    "divided": ("this only divides once more by the number of ranks; how many images a rank has is left out",
+                lambda mine, total, ranks: 1 / ranks),
+    "share upside down": ("this is the rank's share upside down; mine / total is its share, and a rank with more "
+                          "images has to count more", lambda mine, total, ranks: total / mine if mine else 0.0),
     "the others": ("this weighs a rank with the images of the others",
                    lambda mine, total, ranks: ranks * (total - mine) / total),
 }

@@ -3,7 +3,7 @@
 import torch
 
 from cbn_lab.exercises.core import Mutant, Spec, require
-from cbn_lab.exercises.tools import call, close
+from cbn_lab.exercises.tools import call, close, same
 
 
 def half_norm(x, running_mean, momentum=0.1, eps=1e-5):
@@ -76,7 +76,8 @@ _OVERFLOW = ("the squares are taken in fp16, where a deviation of 300 has a squa
              "65,504: the variance is infinite and y is 0 or NaN")
 _ONE_PASS = ("the variance is lost for a mean of 2,000: a mean of squares minus the square of the mean cancels, in "
              "float32 as well. Subtract the mean first")
-_RUNNING = "the running mean is rounded to half precision, and so loses updates smaller than half a step of the format"
+_RUNNING = ("the running mean is rounded to half precision, or the batch's mean that it takes in was: keep both in "
+            "float32, or updates smaller than half a step of the format are lost")
 _HALVES = {
     "unbiased": ("the variance divides by n - 1; BN normalizes with that over n", _wrong_output(_unbiased)),
     "no eps": ("eps is missing", _wrong_output(_moments, lambda x, m, v, eps: (x - m) / v.sqrt())),
@@ -88,8 +89,8 @@ _HALVES = {
 _RUNNINGS = {
     "momentum": ("the running mean keeps 0.1 of its old value; torch's momentum is the weight of the new one",
                  _wrong_running(lambda running, mean, momentum, dtype: mean.lerp(running, momentum))),
-    "replaced": ("the running mean is replaced by the batch's; it moves only by `momentum` of the way",
-                 _wrong_running(lambda running, mean, momentum, dtype: mean)),
+    "added": ("the old running mean keeps its whole weight; it has to get 1 - momentum",
+              _wrong_running(lambda running, mean, momentum, dtype: running + momentum * mean)),
     "unchanged": ("the running mean has not moved", _wrong_running(lambda running, mean, momentum, dtype: running)),
 }
 
@@ -131,7 +132,9 @@ def _check_running(new, x, running) -> None:
     expected = running.double().lerp(mean, 0.1)
     require(getattr(new, "dtype", torch.float32) in (torch.float32, torch.float64), _RUNNING)
     mistakes = {said: wrong(x, running)[1] for said, wrong in _RUNNINGS.values()}
-    mistakes[_RUNNING] = running.to(x.dtype).lerp(mean.to(x.dtype), 0.1).float()
+    step = {torch.bfloat16: 2**-8, torch.float16: 2**-11}[x.dtype]  # what rounding to the format changes at most
+    if not any(same(new, wrong, rtol=1e-5, atol=1e-5) for wrong in [expected, *mistakes.values()]):
+        require(not same(new, expected, rtol=2 * step, atol=0), _RUNNING)
     close(new, expected, f"a mean of {float(mean[0]):.4g} after {float(running[0]):g}", what="the running mean",
           mistakes=mistakes, rtol=1e-5, atol=1e-5)
 

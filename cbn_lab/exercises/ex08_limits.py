@@ -36,8 +36,12 @@ _LIMITS = {
                           lambda *given: max(max(pair) for pair in _parts(*given))),
     "one byte": ("a value is counted as one byte; in bf16 it has 2",
                  lambda *given: sum(max(pair) for pair in _parts(*given, 1))),
-    "float32": ("a value is counted as 4 bytes; that is float32, bf16 has 2",
-                lambda *given: sum(max(pair) for pair in _parts(*given, 4))),
+    "values in the bytes left out": ("the bytes are those of one value of a map; it has `values` of them",
+                                     lambda layers, values, p, w: sum(max(values * o / p, 2 * m / w)
+                                                                      for o, m in layers)),
+    "values in the operations left out": ("the operations are those of one value of a map; it has `values` of them",
+                                          lambda layers, values, p, w: sum(max(o / p, 2 * values * m / w)
+                                                                           for o, m in layers)),
     "one value": ("this is the time for one value of a map; it has `values` of them",
                   lambda layers, values, *machine: sum(max(pair) for pair in _parts(layers, 1, *machine))),
     "upside down": ("operations per second are divided by operations; seconds are operations over operations per "
@@ -49,7 +53,7 @@ _LIMITS = {
 
 
 _CASES = (([(10, 6)], 1000, 5.0, 4.0), ([(10, 6)], 1000, 1.0, 4.0), ([(500, 6), (20, 8), (2, 5)], 100, 50.0, 3.0),
-          ([(0, 2), (1, 3), (90, 1)], 7, 8.0, 2.0))
+          ([(1, 2), (1, 3), (90, 1)], 7, 8.0, 2.0))
 
 
 def _check(student):
