@@ -279,6 +279,11 @@ def test_a_normalized_join_adds_a_norm_where_the_branch_ends_without_one(placeme
     assert count["normalized"] - count["activated"] == more
 
 
+@pytest.mark.parametrize("join", ["activated", "normalized", "preactivated"])
+def test_every_join_has_as_many_blocks(join):
+    assert (models.block_count("resnet20", join=join), models.block_count("resnet18", join=join)) == (19, 17)
+
+
 def test_a_preactivated_vanilla_resnet_has_the_published_form():
     """He et al. 2016b: every weight layer of a block behind BN and ReLU, and both once more before the pool."""
     model = models.build("resnet20", num_classes=10, activation="relu", placement="before", join="preactivated")
