@@ -72,7 +72,7 @@ class BlockMaker:
         """One more BN, for images, with those of the norm options that it has. ValueError with placement "none"."""
         if self.placement == "none":
             raise ValueError("placement 'none' has no norm; use join 'activated' or 'preactivated'")
-        shared = ("eps", "momentum", "track_running_stats", "sync")
+        shared = ("eps", "momentum", "affine", "track_running_stats", "sync")
         return norms.get("batch_norm", channels, 2, **{k: v for k, v in self.norm_options.items() if k in shared})
 
     def head(self, in_features: int, num_classes: int) -> nn.Module:

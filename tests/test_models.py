@@ -284,6 +284,13 @@ def test_every_join_has_as_many_blocks(join):
     assert (models.block_count("resnet20", join=join), models.block_count("resnet18", join=join)) == (19, 17)
 
 
+def test_an_added_norm_learns_what_the_others_learn():
+    model = models.build("resnet20", num_classes=5, placement="after", join="normalized",
+                         norm_options={"affine": False})
+    found = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(found) == 28 and all(norm.weight is None and norm.bias is None for norm in found)
+
+
 def test_a_preactivated_vanilla_resnet_has_the_published_form():
     """He et al. 2016b: every weight layer of a block behind BN and ReLU, and both once more before the pool."""
     model = models.build("resnet20", num_classes=10, activation="relu", placement="before", join="preactivated")
