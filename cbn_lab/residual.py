@@ -7,8 +7,9 @@ A layer is linear(x), then nonlinear: f with the norms around it (`blocks`). How
     preactivated   s' = weight2(rest1(weight1(rest0(s)))) + shortcut(s)         He et al. 2016b
 
 In the last one the sum s itself goes from block to block: the `rest` of a layer (f and all norms behind its weight)
-stands before the next weight layer, and the last one before the pool. Which form suits `complete` was the question of
-results/residual/PROTOCOL.md; its rule chose "normalized".
+stands before the next weight layer, and the last one before the pool. The first block is like the others: its shortcut
+takes the output of the stem's weights, where He et al. 2016b activate before the two paths part. Which form suits
+`complete` was the question of results/residual/PROTOCOL.md; its rule chose "normalized".
 """
 
 import torch
@@ -83,7 +84,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Identity()
         elif projection:
             weight = make.shortcut(conv(in_channels, out_channels, stride, kernel=1))
-            self.shortcut = nn.Sequential(weight, make.batch_norm(out_channels)) if add_norm else weight
+            self.shortcut = nn.Sequential(*weight, make.batch_norm(out_channels)) if add_norm else weight
         else:
             self.shortcut = Subsample(stride, out_channels - in_channels)
 
@@ -94,16 +95,17 @@ class ResidualBlock(nn.Module):
 class PreactivatedBlock(nn.Module):
     """out = branch(rest(s)) + shortcut(s), where `rest` is the layer before without its weight.
 
-    The shortcut is as in `ResidualBlock`; a projection takes rest(s), as in He et al. 2016b, and has no norm.
+    The shortcut is as in `ResidualBlock`; a projection takes rest(s), as in He et al. 2016b, and no norm stands behind
+    it. Before its weights stands what the placement puts before those of the branch.
     """
 
-    def __init__(self, rest: nn.Module, branch: nn.Module, shortcut: nn.Module):
+    def __init__(self, rest: nn.Module, branch: nn.Module, shortcut: nn.Module, projects: bool):
         super().__init__()
-        self.rest, self.branch, self.shortcut = rest, branch, shortcut
+        self.rest, self.branch, self.shortcut, self.projects = rest, branch, shortcut, projects
 
     def forward(self, s: torch.Tensor) -> torch.Tensor:
         x = self.rest(s)
-        return self.branch(x) + self.shortcut(x if isinstance(self.shortcut, nn.Conv2d) else s)
+        return self.branch(x) + self.shortcut(x if self.projects else s)
 
 
 def _preactivated(make: BlockMaker, rest: nn.Module, in_channels: int, out_channels: int, stride: int,
@@ -111,13 +113,15 @@ def _preactivated(make: BlockMaker, rest: nn.Module, in_channels: int, out_chann
     """(block, the rest of its second layer, which belongs to what comes next)."""
     first = make.block(conv(in_channels, out_channels, stride))
     weight, rest_of_second = _halves(make.parts(conv(out_channels, out_channels)))
-    if in_channels == out_channels and stride == 1:
+    same = in_channels == out_channels and stride == 1
+    projects = projection and not same
+    if same:
         shortcut = nn.Identity()
-    elif projection:
-        shortcut = conv(in_channels, out_channels, stride, kernel=1)(bias=False)
+    elif projects:
+        shortcut, _ = _halves(make.shortcut_parts(conv(in_channels, out_channels, stride, kernel=1)))
     else:
         shortcut = Subsample(stride, out_channels - in_channels)
-    return PreactivatedBlock(rest, nn.Sequential(first, weight), shortcut), rest_of_second
+    return PreactivatedBlock(rest, nn.Sequential(first, weight), shortcut, projects), rest_of_second
 
 
 def _halves(parts: blocks.Parts) -> tuple[nn.Module, nn.Module]:

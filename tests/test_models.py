@@ -284,6 +284,16 @@ def test_every_join_has_as_many_blocks(join):
     assert (models.block_count("resnet20", join=join), models.block_count("resnet18", join=join)) == (19, 17)
 
 
+@pytest.mark.parametrize("placement, kinds", [
+    ("complete", ["Conv2d", "BatchNorm2d"]), ("after", ["Conv2d", "BatchNorm2d"]),
+    ("before_weight", ["BatchNorm2d", "Conv2d", "BatchNorm2d"])])
+def test_a_normalized_projection_is_one_sequence(placement, kinds):
+    """Weights with a norm behind them, none nested: so the diagrams read it."""
+    model = models.build("resnet18", num_classes=5, placement=placement, join="normalized", widths=(4, 8))
+    [shortcut] = [m.shortcut for m in model if isinstance(getattr(m, "shortcut", None), nn.Sequential)]
+    assert [type(m).__name__ for m in shortcut] == kinds
+
+
 def test_an_added_norm_learns_what_the_others_learn():
     model = models.build("resnet20", num_classes=5, placement="after", join="normalized",
                          norm_options={"affine": False})
@@ -291,8 +301,29 @@ def test_an_added_norm_learns_what_the_others_learn():
     assert len(found) == 28 and all(norm.weight is None and norm.bias is None for norm in found)
 
 
+@pytest.mark.parametrize("placement", ["none", "before", "after", "before_weight", "both", "complete"])
+def test_a_preactivated_projection_takes_what_the_branch_takes(placement):
+    """The weights of branch and shortcut see the same input, subsampled by the stride alone; the identity sees s."""
+    model = models.build("resnet18", num_classes=5, activation="tanh", placement=placement, image_size=8,
+                         join="preactivated", widths=(4, 8))
+    seen, blocks_of = {}, [m for m in model if hasattr(m, "rest")]
+    for block in blocks_of:
+        for part in (block, block.branch, block.shortcut, *block.modules()):
+            part.register_forward_pre_hook(lambda module, inputs: seen.__setitem__(module, inputs[0]))
+    model(torch.randn(4, 3, 8, 8))
+    for block in blocks_of:
+        if isinstance(block.shortcut, nn.Identity):
+            assert seen[block.shortcut] is seen[block]
+        else:
+            first, shortcut = (next(m for m in part.modules() if isinstance(m, nn.Conv2d))
+                               for part in (block.branch, block.shortcut))
+            torch.testing.assert_close(seen[first], seen[shortcut])
+    assert sum(isinstance(block.shortcut, nn.Identity) for block in blocks_of) == 3
+
+
 def test_a_preactivated_vanilla_resnet_has_the_published_form():
-    """He et al. 2016b: every weight layer of a block behind BN and ReLU, and both once more before the pool."""
+    """He et al. 2016b: every weight layer of a block behind BN and ReLU, and both once more before the pool. (The first
+    shortcut is not theirs, see `residual`.)"""
     model = models.build("resnet20", num_classes=10, activation="relu", placement="before", join="preactivated")
     kinds = [type(m).__name__ for m in model.modules() if not list(m.children())]
     steps = "Conv2d BatchNorm2d ReLU Conv2d BatchNorm2d ReLU Conv2d".split()
