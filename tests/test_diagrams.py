@@ -172,6 +172,8 @@ def test_wrong_questions_are_answered():
         figures.model_diagram(model, layers=[7])
     with pytest.raises(ValueError, match="holds no block"):
         figures.model_diagram(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="of a preactivated residual net; draw one with join 'activated'"):
+        figures.model_diagram(models.build("resnet20", num_classes=10, join="preactivated"))
     for draw in (figures.block_diagram, figures.module_diagram):
         with pytest.raises(ValueError, match="no block to draw; give at least one"):
             draw({})

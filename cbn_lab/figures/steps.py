@@ -60,10 +60,14 @@ def model_paths(model, image_shape: Sequence[int] | None = None) -> dict[tuple[i
     Layers are counted from 1, as in the lists of activations and placements. With `image_shape` = (C, H, W) the steps
     carry shapes, found by sending images of zeros through the network; its state is put back.
 
-    ValueError if the model holds no block that can be read, or takes no image of that shape.
+    ValueError if the model holds no block that can be read, is preactivated (there a layer's parts stand in two blocks
+    of the network), or takes no image of that shape.
     """
-    from cbn_lab.models import ResidualBlock
+    from cbn_lab.residual import PreactivatedBlock, ResidualBlock
 
+    if any(isinstance(child, PreactivatedBlock) for child in model.children()):
+        raise ValueError("no diagram is drawn of a preactivated residual net; draw one with join 'activated' or "
+                         "'normalized'")
     shapes = _NO_SHAPES if image_shape is None else _shapes(model, image_shape)
     found: dict[tuple[int, ...], Path] = {}
     count = 0
