@@ -104,8 +104,9 @@ def discussion(*parts):
 # honest code, without a planted slowness. It stands in a class, so that later a single method of it can be replaced.
 #
 # One step does five kinds of work. Images are *transformed*, one by one, in Python. They are *copied* to the device.
-# The processor *hands out* operators, one after the other; on a GPU each costs some microseconds, however small it
-# is (a *launch*). The device *computes* them. And now and then the processor *waits* for a result.
+# The processor *hands out* operators, one after the other. On a GPU each is a *launch*, which takes its time however
+# small the operator is (*folklore*: some microseconds). The device *computes* them. And now and then the processor
+# *waits* for a result.
 
 # %%
 show_code(student.make_loader, ladder.Student)
@@ -129,9 +130,10 @@ display(Markdown(
 #
 # ### What makes the processor wait
 #
-# On a GPU the processor does not wait by itself. It hands out work and goes on; as long as it is ahead, the device
-# never idles. But Python needs a *value* for some things: to print it, to decide an `if`, or to know how large a result
-# will be. Then the processor has to wait until the device has computed everything up to there, and its lead is gone.
+# On a GPU the processor does not wait by itself (*reported*: PyTorch's note *CUDA semantics*). It hands out work and
+# goes on; as long as it is ahead, the device never idles. But Python needs a *value* for some things: to print it, to
+# decide an `if`, or to know how large a result will be. Then the processor has to wait until the device has computed
+# everything up to there, and its lead is gone.
 #
 # **Exercise 8.1** The loop below has more than one such line. The images are on the GPU already. In which lines does
 # the processor wait, in each step? Put a set of line numbers in place of `None`. `ex.hint()`, `ex.hint(2)` and so on
@@ -157,9 +159,10 @@ discussion("<p>You need not trust your eyes. <code>waits.found</code> runs a fun
            "</ul><p>Sums, masks and lists of tensors stay on the device. Read them once, at the end of an epoch.</p>")
 
 # %% [markdown]
-# **What you should now believe, and how sure we are.** Asking for a value ends the processor's lead (that is what the
-# operators do: *proved* by running them). What it costs depends on how far ahead it was. On a CPU there is no lead, and
-# it should cost next to nothing. You will measure that in section 4.
+# **What you should now believe, and how sure we are.** The lines that the discussion names ask for a value (*proved* by
+# watching the operators). On a GPU that ends the processor's lead (*reported*, as above; this loop ran on a CPU). What
+# it costs depends on how far ahead it was. On a CPU there is no lead, and it should cost next to nothing. You will
+# measure that in section 4.
 #
 # ## 2. Images on the device
 #
@@ -167,7 +170,7 @@ discussion("<p>You need not trust your eyes. <code>waits.found</code> runs a fun
 # mirror and normalize there, a whole batch at a time.
 #
 # torchvision's transforms draw *once* for a whole batch if they get one. Then all images are shifted alike
-# (*reported*: torchvision, issue 8484). A draw for each image is ours to write.
+# (*reported*: torchvision's documentation of `transforms`). A draw for each image is ours to write.
 #
 # **Exercise 8.2** Write it. No loop over the images.
 
@@ -288,8 +291,8 @@ discussion(figures.roofline(DEVICES, layers),
            "block, by channels:</p><table><tr><th></th><th>32</th><th>64</th><th>128</th><th>512</th></tr>"
            f"{rows}</table>",
            "<p>A convolution with few channels does not keep the arithmetic busy either. With many it does, and then "
-           "the share of the norm falls. A GPU that computes faster makes that share <em>larger</em>, one with faster "
-           "memory makes it smaller.</p>")
+           "the share of the norm falls. There a GPU that computes faster makes that share <em>larger</em>, one with "
+           "faster memory makes it smaller. Where all three wait for memory, it is the same on every GPU.</p>")
 
 # %% tags=["nbval-ignore-output"]
 # The same for the whole net of this notebook, counted operator by operator (cbn_lab.bench.kernels).
@@ -367,10 +370,10 @@ Table(rows)
 # %% [markdown]
 # For torch's layers the count shows what goes in and out of *one* operator each way. Inside, fused BN reads its inputs
 # twice, as each value depends on all of them: that makes the 8. The layer that is written out moves several times as
-# much, and needs the time in the last column for that. A more careful composition gets by with about 23 (*reported*, by
-# those who built this course's layers). That is why the library normalizes with the fused kernel wherever it can. Our
-# reconstruction of CBN (complete batch normalization) does too: it has *one* norm per block, like vanilla BN, and its
-# two shifts ride on kernels that are there anyway.
+# much, and asks for memory for each result. The last column is what both cost on your machine (*measured*). That is why
+# the library normalizes with the fused kernel wherever it can. Our reconstruction of CBN (complete batch normalization)
+# does too: it has *one* norm per block, like vanilla BN, and its two shifts (notebook 06) ride on kernels that are
+# there anyway.
 #
 # **What you should now believe, and how sure we are.** Normalization is bound by memory on every device that can do
 # more than one or two operations per byte that it moves, and that is every GPU (*proved* from counts; peaks *reported*
@@ -386,10 +389,10 @@ Table(rows)
 # - **No waiting.** The losses are kept on the device and read once for several steps.
 # - **Images on the device.** As in section 2.
 # - **Channels last.** Memory is a line. Usually all pixels of channel 1 come first, then those of channel 2 (`NCHW`).
-#   The fast convolution kernels want all channels of a pixel side by side (`NHWC`). Same numbers, another order in
-#   memory. If one tensor has the wrong order, somewhere a kernel copies.
-# - **Half precision.** Inside `autocast` convolutions and matrix products run in bf16, or in fp16 on GPUs without bf16.
-#   The weights stay in float32. Section 5 says what else has to.
+#   The fast convolution kernels want all channels of a pixel side by side (`NHWC`; *folklore*, until you have measured
+#   this rung). Same numbers, another order in memory. If one tensor has the wrong order, somewhere a kernel copies.
+# - **Half precision.** Inside torch's `autocast` convolutions and matrix products run in bf16, or in fp16 on GPUs
+#   without bf16. The weights stay in float32. Section 5 says what else has to.
 # - **Fused optimizer.** One kernel for all parameters, instead of several for each.
 # - **The library's loop** (`cbn_lab.train.Trainer`) is the last of these. It adds a schedule for the learning rate, the
 #   training accuracy, a check for losses that are not finite, and records. That should cost nothing.
@@ -466,8 +469,8 @@ discussion(figures.speed_ladder(recorded),
 # %% [markdown]
 # ### Your machine
 #
-# The next measurement runs all rungs on what you have, in about half a minute on two CPU cores. Before you run it:
-# which rungs will come out differently from the recorded ones, and why?
+# The next measurement runs the rungs down to the library's loop on what you have, in about half a minute on two CPU
+# cores. Before you run it: which rungs will come out differently from the recorded ones, and why?
 #
 # **Exercise 8.4** First write what turns timed rounds into an answer.
 
@@ -511,15 +514,16 @@ display(Markdown(f"**{live.device}: {live.setting()}**"), Table(rows),
 #
 # - The share of the limit. What is missing to 100 % is work that the limit leaves out, or waiting. More than 100 % is
 #   possible on a CPU, whose caches save traffic, or if the machine was busier when $P$ and $W$ were measured.
-# - `.item()` costs nothing on a CPU, as there is no lead to lose. On a GPU it can matter (*folklore*, until you have
-#   measured it on yours).
+# - `.item()`. On a CPU there is no lead to lose. Does its line cross 1? On a GPU it can matter (*folklore*, until you
+#   have measured it on yours).
 # - The order of the rungs matters. A change shows only when it is the slowest part that gets faster. Would half
-#   precision give as much while PIL still makes the images? `compared with` in the menu does not answer that. A class
+#   precision give as much while PIL still makes the images? The menu `compared with` does not answer that. A class
 #   of a few lines does (*Going further*).
 #
 # **What you should now believe, and how sure we are.** On the recorded CPU the way from the usual script to the
-# library's loop is worth a factor, and the factor comes from few of the changes (*measured*: one machine, one net, the
-# rounds above). Which ones, differs between devices. So measure yours.
+# library's loop is worth a factor, the one in the discussion. It comes from some of the changes; the others are not
+# told apart from none (*measured*: one machine, one net, the rounds above). That other devices gain from other changes
+# is *folklore* here. So measure yours.
 #
 # ## 5. Half precision
 #
@@ -532,15 +536,16 @@ display(Markdown(f"**{live.device}: {live.setting()}**"), Table(rows),
 # bf16 has the range of float32 and less than 3 decimal digits. fp16 has more than 3 digits and a small range. Both have
 # consequences for a norm.
 #
-# **Statement (proved).** Adding 1 to itself over and over in bf16 stops at 256.
+# **Statement (proved).** A sum of ones, added one by one in bf16, stops at 256.
 #
 # **Proof.** With 8 bits of significand, all integers up to $2^8 = 256$ can be written, and above 256 only the even
 # ones. $256 + 1$ lies in the middle between 256 and 258 and is rounded to the one with an even significand, 256.
 # $\square$
 #
-# So a mean over a mini-batch must not be *accumulated* in bf16, though its result may be stored in it. Kernels
-# accumulate in float32 for that reason. Running statistics are such a sum as well: an update that is smaller than
-# half a step of the format is lost. And in fp16 the square of 300 is infinite.
+# So a mean over a mini-batch must not be *accumulated* in bf16, though its result may be stored in it. torch's `sum()`
+# accumulates in float32 for that reason, as you will see. Running statistics are such a sum as well: an update that is
+# smaller than half a step of the format (from one of its numbers to the next) is lost. And in fp16 the square of 300 is
+# infinite.
 #
 # **Exercise 8.5** Write BN's forward pass for values in half precision, with float32 where it is needed.
 
@@ -591,8 +596,8 @@ Table(rows)
 # %% [markdown]
 # Near 100 the numbers of bf16 are 0.5 apart, so an update of 0.1 is lost each time, and the running mean never moves.
 #
-# The table compares BN's output with that of the signal before it was rounded (root mean square of the difference; 1 or
-# more means that nothing of the signal is left). Float32 inside helps where the rounding of the mean was the trouble.
+# The table compares BN's output with that of the signal before it was rounded (root mean square of the difference; 1 is
+# what an output of zeros would have). Float32 inside helps where the rounding of the mean was the trouble.
 # It does not bring back what was rounded *before*: at a large mean all values of x become a few numbers, or one, in
 # whatever format the statistics are. A signal that was standardized does not have that problem. So half precision and
 # normalization suit each other: the norm keeps the signal where the format has its digits. Its own inside, means,
@@ -600,7 +605,8 @@ Table(rows)
 #
 # ### Gradients in fp16
 #
-# fp16 has another trouble. Gradients are small, and what is below about $3\cdot10^{-8}$ becomes 0. *Loss scaling*
+# fp16 has another trouble. Gradients are small. Below its smallest normal value fp16 has fewer and fewer digits, and
+# what is below about $3\cdot10^{-8}$ (half of $2^{-24}$, its smallest positive number) becomes 0. *Loss scaling*
 # multiplies the loss with a large number $s$, and so by the chain rule every gradient; the optimizer divides by $s$ in
 # float32. If a scaled gradient overflows, the step is left out and $s$ is halved.
 
@@ -635,9 +641,9 @@ print(f"weights unchanged: {torch.equal(before, w)}; the scale is now {scaler.ge
 
 # %% [markdown]
 # **What you should now believe, and how sure we are.** Sums and running statistics of a norm need float32 (*proved*:
-# the sum that stops). bf16 needs no loss scaling, as it has float32's range; fp16 does (*proved* by the numbers
-# above). That a training in half precision ends as well as one in float32 is *reported* by many (Micikevicius et al.
-# 2018) and not tested in this notebook.
+# the sum that stops). bf16 needs no loss scaling, as it has float32's range; fp16 does where gradients are that small
+# (*proved* by the numbers above). That a training in half precision ends as well as one in float32 is *reported* by
+# many (Micikevicius et al. 2018) and not tested in this notebook.
 #
 # ## 6. Many devices
 #
@@ -738,8 +744,8 @@ shares = [slice(0, 3), slice(3, 20)]  # two ranks, three images and seventeen
 plain = sum(gradient(rows) for rows in shares) / 2
 weighted = sum(gradient(rows, weight(rows.stop - rows.start, 20, 2)) for rows in shares) / 2
 exact = gradient(slice(0, 20))
-for name, found in {"averaged as they are": plain, "weighted by their shares": weighted}.items():
-    print(f"{name:<25} off the gradient of the batch by {100 * float((found - exact).norm() / exact.norm()):.1f} %")
+for name, mean in {"averaged as they are": plain, "weighted by their shares": weighted}.items():
+    print(f"{name:<25} off the gradient of the batch by {100 * float((mean - exact).norm() / exact.norm()):.1f} %")
 
 # %% [markdown]
 # ### torchrun
@@ -756,8 +762,7 @@ for name, found in {"averaged as they are": plain, "weighted by their shares": w
 # normalization batch is 128. The record states both.
 #
 # It works on a CPU as well. Below, one epoch on the digits: in this process, then in two with synchronized statistics,
-# then in two with statistics per rank. Two ranks on two CPU cores are no faster. The point is whether they compute the
-# same.
+# then in two with statistics per rank. Nothing is timed here. The point is whether they compute the same.
 
 # %% tags=["nbval-ignore-output"]
 config = TrainConfig(data="digits", activation="tanh", epochs=1, device="cpu", precision="fp32", log_every=1)
@@ -809,14 +814,16 @@ widgets.my_calibration()
 #
 # | claim | label |
 # |---|---|
-# | a value that Python needs makes the processor wait; sums and masks do not (1) | proved by watching operators |
+# | an `if`, a print, `.item()` and a mask as index need a value; sums do not (1) | proved by watching operators |
+# | on a GPU the processor then waits (1) | reported (PyTorch, *CUDA semantics*) |
 # | augmenting at once on uint8 gives the same pixels (2) | measured here pixel by pixel, and tested |
 # | it is faster than one by one on a CPU already (2) | measured, on your machine |
 # | a norm has about one operation per byte, so it waits for memory (3) | proved; peaks reported |
 # | a fused norm moves 8 maps, one written out several times as many (3) | proved by counting |
-# | most of the way to the fast loop comes from few changes; which, depends on the device (4) | measured, recorded CPU |
-# | the fast loop computes the same up to rounding, but for half precision and the schedule (4) | tested |
-# | sums and running statistics in bf16 stop; fp16 needs loss scaling (5) | proved |
+# | the way to the fast loop comes from some changes; others are not told apart from none (4) | measured, recorded CPU |
+# | other devices gain from other changes (4) | folklore |
+# | the fast loop computes the same up to rounding, but for half precision and the schedule (4) | measured, in a test |
+# | sums and running statistics in bf16 stop; small gradients in fp16 need loss scaling (5) | proved |
 # | training in half precision ends as well as in float32 | reported (Micikevicius et al. 2018) |
 # | joint moments from count, mean, $M_2$; mean of variances too small (6) | proved |
 # | synchronized ranks compute what one process computes (6) | measured, here: two ranks on a CPU |
@@ -844,8 +851,8 @@ widgets.my_calibration()
 #   on a GPU.
 # - The fast loop itself: `cbn_lab/train.py`; several processes: `cbn_lab/distributed.py`; synchronized moments with
 #   gradients: `cbn_lab/norms/sync.py`.
-# - cifar10-airbench trains CIFAR-10 to 94 % in seconds (*reported*: 3.83 s on an A100). It uses many tricks that would
-#   confound a study of normalization, so this course leaves them out. Its code is worth reading.
+# - cifar10-airbench trains CIFAR-10 to 94 % in seconds (*reported*, on an A100: 3.83 s, compiled 3.29 s). It uses many
+#   tricks that would confound a study of normalization, so this course leaves them out. Its code is worth reading.
 # - Notebook 09 uses the speed: many runs, and what they say about the claims.
 #
 # ## References
@@ -858,4 +865,6 @@ widgets.my_calibration()
 # - P. Goyal et al., *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour*, 2017, arXiv:1706.02677 (statistics
 #   per device, by what the loss is divided).
 # - K. Jordan, *94% on CIFAR-10 in 3.29 Seconds on a Single GPU*, 2024, arXiv:2404.00498 (cifar10-airbench).
+# - PyTorch documentation, *CUDA semantics*, section on asynchronous execution; torchvision documentation,
+#   *Transforming and augmenting images*.
 # - NVIDIA, data sheets of T4, A100 (SXM, 80 GB), H100 (SXM) and H200 (SXM): peaks without sparsity.
