@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 
-from cbn_lab import ablation, grid, runs, verdicts
+from cbn_lab import ablation, grid, joins, runs, verdicts
 from cbn_lab.ablation import ACTIVATIONS, SEEDS
 from cbn_lab.evidence import DEFAULT, of_setting
 from cbn_lab.runs import Run
@@ -136,6 +136,17 @@ def ablation_sources(records: Sequence[Run]) -> tuple[Source, Source]:
                  for words, images in (("3 epochs of 20,000 images", 20_000), ("8 epochs of 45,000 images", 45_000)))
 
 
+def residual_source(found: Mapping[str, Run]) -> Source:
+    """ResNet-20: `complete` in the form that results/residual/PROTOCOL.md chose, vanilla BN in the published one.
+
+    `found` holds the runs of the grid and of the residual forms.
+    """
+    arms = joins.arms_of(found)
+    form = joins.chosen(arms)
+    label = f"residual forms, small, ResNet-20, CIFAR-10, complete {form}"
+    return Source(label, lambda f, p: arms.get((f, p, form if p == "complete" else "activated"), {}), "results/grid")
+
+
 def structure_row(source: Source) -> Row:
     """Sentence 3b: whether the position helps, and the rest of the structure on top of it."""
     said, outcomes, used, pairs = [], [], [], []
@@ -200,4 +211,7 @@ def devices(records: Iterable[Run]) -> str:
 
 
 def paths(records: Iterable[Run], below: str) -> tuple[str, ...]:
-    return tuple(sorted({f"{below}/{runs.name(run.config)}.json" for run in records}))
+    """Of the records in the folder `below`; runs of the residual forms have a folder of their own."""
+    folders = {runs.name(run.config): "results/residual" if "join" in run.config["model_options"] else below
+               for run in records}
+    return tuple(sorted(f"{folder}/{name}.json" for name, folder in folders.items()))

@@ -24,6 +24,7 @@ from cbn_lab.claim_rows import (
     grid_source,
     longer_row,
     published_rows,
+    residual_source,
     structure_row,
 )
 
@@ -76,11 +77,12 @@ def rows(root=None) -> list[Row]:
     root = folder() if root is None else Path(root)
     found = grid.recorded(root / "grid")
     short, long = ablation_sources(_load(root / "ablation"))
+    residual = residual_source(found | grid.recorded(root / "residual"))
     table = effects_rows(_load(root / "effects"))
     table += [Row(number, claim, "reported", where) for number, claim, where in UNTESTED]
     table += [structure_row(source) for source in (short, long)]
     for sentence in (DEGRADES, *COMPLETE):
-        table += _of_sources(sentence, found, () if sentence is DEGRADES else (short, long))
+        table += _of_sources(sentence, found, () if sentence is DEGRADES else (residual, short, long))
     accuracy = next(sentence for sentence in COMPLETE if sentence.number == "5a")
     table.append(longer_row(accuracy, short, long))
     return sorted(table, key=lambda row: row.sentence) + published_rows(found)
@@ -157,8 +159,9 @@ def _tables(tested: Sequence[Row]) -> list[str]:
 
 
 def _place(setting: str) -> int:
-    """The grid first, then the ablation, then the three effects."""
-    return 1 if setting.startswith("ablation") else 2 if setting.startswith("three effects") else 0
+    """The grid first, then the residual forms, the ablation, the three effects."""
+    kinds = ("residual", "ablation", "three effects")
+    return next((i for i, kind in enumerate(kinds, 1) if setting.startswith(kind)), 0)
 
 
 def not_tested(root=None) -> str:

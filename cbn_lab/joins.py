@@ -106,7 +106,11 @@ def _probe_settings(config: TrainConfig) -> dict:
 def records(root=None) -> dict[tuple[str, str, str], dict[int, Run]]:
     """(activation, placement, join) -> seed -> run, those of the grid with them; `root` is a results folder."""
     root = folder().parent if root is None else Path(root)
-    found = grid.recorded(root / "grid") | grid.recorded(root / "residual")
+    return arms_of(grid.recorded(root / "grid") | grid.recorded(root / "residual"))
+
+
+def arms_of(found: Mapping[str, Run]) -> dict[tuple[str, str, str], dict[int, Run]]:
+    """The same from name -> run."""
     arms = {}
     for f in ACTIVATIONS:
         for arm in ARMS:

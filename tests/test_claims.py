@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbn_lab import ablation, claim_effects, claim_rows, claims, figures, grid, runs, verdicts
+from cbn_lab import ablation, claim_effects, claim_rows, claims, figures, grid, joins, runs, verdicts
 from cbn_lab.ablation import ACTIVATIONS, SEEDS
 from cbn_lab.claim_rows import Source
 
@@ -215,6 +215,23 @@ def test_a_lead_that_is_lost_in_longer_training_is_said_to_be(long, verdict, wor
     records = _ablation(ablation.small, (0.1, 0.2)) + _ablation(ablation.long, long)
     row = claim_rows.longer_row(SENTENCES["5a"], *claim_rows.ablation_sources(records))
     assert row.verdict == verdict and f"tanh {word}" in row.measured and "8 epochs" in row.setting
+
+
+def test_residual_nets_are_judged_in_the_form_that_validation_chose(tmp_path):
+    """Vanilla stays in the published form, and each run is looked for in the folder that holds it."""
+    found = {}
+    for f in ACTIVATIONS:
+        for placement, join in joins.ARMS:
+            for seed in SEEDS:
+                better = 0.1 * (join == "normalized") + 0.05 * (placement == "complete")
+                accuracy = 0.4 + better + 0.001 * seed * (1 + 2 * (join == "normalized"))
+                final = {"test_accuracy": accuracy, "validation_accuracy": accuracy, "train_loss": 1.0}
+                run = runs.Run(joins.config(f, placement, join, seed).record(), _curve(100), final, PROVENANCE)
+                found[runs.name(run.config)] = run
+    row = SENTENCES["5a"].row(claim_rows.residual_source(found))
+    assert row.verdict == "holds" and "complete normalized" in row.setting and "tanh +15.2" in row.brief
+    folders = Counter(path.split("/")[1] for path in row.runs)
+    assert folders == {"grid": 15, "residual": 15}
 
 
 def _effects(values):
