@@ -13,7 +13,7 @@ HELP = {
     "model": "a name of cbn_lab.models",
     "activation": "a name of cbn_lab.activations, or one per block with commas",
     "placement": "where the normalization stands (cbn_lab.blocks), or one per block with commas",
-    "model_options": "a size of the model, such as widths=32,64; can be repeated",
+    "model_options": "a size of the model, such as widths=32,64, or join=normalized; can be repeated",
     "norm_options": "an option of the normalization, such as shift_lr_multiplier=4; can be repeated",
     "train_images": "use only the first n training images",
     "validation_images": "hold out the last n training images and evaluate on them",

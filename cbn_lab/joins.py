@@ -142,11 +142,11 @@ def better(differences: Sequence[float]) -> bool:
 
 
 def chosen(arms: Mapping) -> str:
-    """The form of `complete` by rule 1; "activated" where no candidate is better."""
+    """The form of `complete` by rule 1; "activated" where no candidate, with all its runs recorded, is better."""
     means = {}
     for join in CANDIDATES:
         found = list(gains(arms, ("complete", join), ("complete", "activated"), "validation_accuracy").values())
-        if better(found):
+        if len(found) == len(ACTIVATIONS) * len(SEEDS) and better(found):
             means[join] = fmean(found)
     return max(means, key=means.get, default="activated")
 

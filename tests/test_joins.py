@@ -83,6 +83,12 @@ def test_validation_accuracy_chooses_the_form(normalized, preactivated, form):
     assert joins.chosen(_arms(normalized, preactivated)) == form
 
 
+def test_a_form_whose_runs_are_not_all_recorded_is_not_chosen():
+    arms = _arms(0.05, 0.02)
+    del arms["selu", "complete", "normalized"][2]
+    assert joins.chosen(arms) == "preactivated"
+
+
 def test_a_diverged_run_counts_as_a_net_that_says_nothing():
     arms = _arms(0.02, 0.0)
     arms["tanh", "complete", "normalized"][1] = _run(0.9, "diverged")
