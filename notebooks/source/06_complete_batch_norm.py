@@ -522,8 +522,8 @@ display(Markdown(
 # "Not better by the rule" is not "equal": the standard errors stand in the table, and in the two settings the order
 # of the candidates need not be the same. For the weight decay of the 1-d parameters (shifts, gammas, biases) the
 # protocol names the small setting as the test; it was run for our reconstruction only. A comparison of placements
-# must set it alike in all of them. Not answered by any of these runs: a schedule of $k$, residual nets, other
-# learning rates, longer training.
+# must set it alike in all of them. Not answered by any of these runs: a schedule of $k$, other learning rates, longer
+# training. Residual nets have runs of their own: there it matters where the shortcut joins (notebook 09, section 7).
 #
 # ### Live, in small
 #
