@@ -136,15 +136,23 @@ def ablation_sources(records: Sequence[Run]) -> tuple[Source, Source]:
                  for words, images in (("3 epochs of 20,000 images", 20_000), ("8 epochs of 45,000 images", 45_000)))
 
 
-def residual_source(found: Mapping[str, Run]) -> Source:
-    """ResNet-20: `complete` in the form that results/residual/PROTOCOL.md chose, vanilla BN in the published one.
+def residual_sources(found: Mapping[str, Run]) -> list[Source]:
+    """ResNet-20, vanilla BN in the published form; `complete` in the form that results/residual/PROTOCOL.md chose.
 
-    `found` holds the runs of the grid and of the residual forms.
+    At the longer setting also in the form activated, which the grid has at its own settings. `found` holds the runs of
+    the grid and of the residual forms.
     """
-    arms = joins.arms_of(found)
-    form = joins.chosen(arms)
-    label = f"residual forms, small, ResNet-20, CIFAR-10, complete {form}"
-    return Source(label, lambda f, p: arms.get((f, p, form if p == "complete" else "activated"), {}), "results/grid")
+    form = joins.chosen(joins.arms_of(found))
+    shown = [(joins.SHORT, form), (joins.OTHER_DATA, form)]
+    shown += [(joins.LONG, join) for join in dict.fromkeys(("activated", form))]
+    return [_residual_source(found, setting, form) for setting, form in shown]
+
+
+def _residual_source(found: Mapping[str, Run], setting: joins.Setting, form: str) -> Source:
+    arms = joins.arms_of(found, setting)
+    return Source(f"residual forms, {setting.label}, complete {form}",
+                  lambda f, p: arms.get((f, p, form if p == "complete" else "activated"), {}),
+                  "results/residual" if setting.options else "results/grid")
 
 
 def structure_row(source: Source) -> Row:

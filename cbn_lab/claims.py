@@ -24,7 +24,7 @@ from cbn_lab.claim_rows import (
     grid_source,
     longer_row,
     published_rows,
-    residual_source,
+    residual_sources,
     structure_row,
 )
 
@@ -77,12 +77,12 @@ def rows(root=None) -> list[Row]:
     root = folder() if root is None else Path(root)
     found = grid.recorded(root / "grid")
     short, long = ablation_sources(_load(root / "ablation"))
-    residual = residual_source(found | grid.recorded(root / "residual"))
+    residual = residual_sources(found | grid.recorded(root / "residual"))
     table = effects_rows(_load(root / "effects"))
     table += [Row(number, claim, "reported", where) for number, claim, where in UNTESTED]
     table += [structure_row(source) for source in (short, long)]
     for sentence in (DEGRADES, *COMPLETE):
-        table += _of_sources(sentence, found, () if sentence is DEGRADES else (residual, short, long))
+        table += _of_sources(sentence, found, () if sentence is DEGRADES else (*residual, short, long))
     accuracy = next(sentence for sentence in COMPLETE if sentence.number == "5a")
     table.append(longer_row(accuracy, short, long))
     return sorted(table, key=lambda row: row.sentence) + published_rows(found)

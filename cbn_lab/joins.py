@@ -10,7 +10,7 @@ import argparse
 import copy
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -25,29 +25,45 @@ from cbn_lab.residual import PreactivatedBlock, ResidualBlock
 from cbn_lab.runs import Run
 from cbn_lab.train import Trainer
 
-PART = grid.Part("small", "cifar10", "resnet20")
-ARMS = (("before", "activated"), ("complete", "activated"), ("complete", "normalized"), ("complete", "preactivated"),
-        ("before", "preactivated"))
 CANDIDATES = ("normalized", "preactivated")
 PROBED = ("tanh", "relu", "selu")
 PROBE_STEPS = (0, 78, 156, 234)
 PROBE_IMAGES = 128
+Arm = tuple[str, str]  # placement, join
 
 
-def config(activation: str, placement: str, join: str, seed: int) -> TrainConfig:
-    """The grid's run; the form "activated" is the grid's own, with the grid's name."""
-    found = PART.config(activation, placement, seed, *grid.COMMON[PART.size])
-    return found if join == "activated" else replace(found, model_options={"join": join})
+@dataclass(frozen=True)
+class Setting:
+    """Arms that are compared on one part of the grid; `options` says in what its runs differ from those."""
+
+    label: str
+    part: grid.Part
+    arms: tuple[Arm, ...]
+    options: Mapping = field(default_factory=dict)
+
+    def config(self, activation: str, placement: str, join: str, seed: int) -> TrainConfig:
+        """The grid's run, but for the options; the form "activated" is the grid's own, with the grid's name."""
+        found = replace(self.part.config(activation, placement, seed, *grid.COMMON[self.part.size]), **self.options)
+        return found if join == "activated" else replace(found, model_options={"join": join})
+
+    def plan(self) -> list[TrainConfig]:
+        """Every run that the grid does not have, seed by seed."""
+        new = [arm for arm in self.arms if self.options or arm[1] != "activated"]
+        return [self.config(f, *arm, seed) for seed in SEEDS for arm in new for f in ACTIVATIONS]
 
 
-def plan() -> list[TrainConfig]:
-    """Every run that the grid does not have, seed by seed."""
-    return [config(f, *arm, seed) for seed in SEEDS for arm in ARMS[2:] for f in ACTIVATIONS]
+_FORMS = (("before", "activated"), ("complete", "activated"), ("complete", "normalized"))
+SHORT = Setting("small, ResNet-20, CIFAR-10", grid.Part("small", "cifar10", "resnet20"),
+                (*_FORMS, ("complete", "preactivated"), ("before", "preactivated")))
+OTHER_DATA = Setting("small, ResNet-20, CIFAR-100", grid.Part("small", "cifar100", "resnet20"), _FORMS)
+LONG = Setting("ResNet-20, CIFAR-10, 4 epochs of 10,000 images", SHORT.part, _FORMS,
+               {"train_images": 10_000, "epochs": 4})
+SETTINGS = (SHORT, OTHER_DATA, LONG)
 
 
 def probes() -> list[TrainConfig]:
     """Runs that are trained again to be looked into; in fp32, so that the probe sees what is trained."""
-    return [replace(config(f, *arm, 0), precision="fp32") for f in PROBED for arm in ARMS]
+    return [replace(SHORT.config(f, *arm, 0), precision="fp32") for f in PROBED for arm in SHORT.arms]
 
 
 def probe(config: TrainConfig, *, root=None) -> Run:
@@ -103,18 +119,18 @@ def _probe_settings(config: TrainConfig) -> dict:
     return config.resolved().record() | {"probe": {"steps": list(PROBE_STEPS), "images": PROBE_IMAGES}}
 
 
-def records(root=None) -> dict[tuple[str, str, str], dict[int, Run]]:
+def records(setting: Setting = SHORT, root=None) -> dict[tuple[str, str, str], dict[int, Run]]:
     """(activation, placement, join) -> seed -> run, those of the grid with them; `root` is a results folder."""
     root = folder().parent if root is None else Path(root)
-    return arms_of(grid.recorded(root / "grid") | grid.recorded(root / "residual"))
+    return arms_of(grid.recorded(root / "grid") | grid.recorded(root / "residual"), setting)
 
 
-def arms_of(found: Mapping[str, Run]) -> dict[tuple[str, str, str], dict[int, Run]]:
+def arms_of(found: Mapping[str, Run], setting: Setting = SHORT) -> dict[tuple[str, str, str], dict[int, Run]]:
     """The same from name -> run."""
     arms = {}
     for f in ACTIVATIONS:
-        for arm in ARMS:
-            named = {seed: grid.name(config(f, *arm, seed)) for seed in SEEDS}
+        for arm in setting.arms:
+            named = {seed: grid.name(setting.config(f, *arm, seed)) for seed in SEEDS}
             arms[f, *arm] = {seed: found[name] for seed, name in named.items() if name in found}
     return arms
 
@@ -130,7 +146,7 @@ def _key(config: TrainConfig) -> tuple[str, str, str]:
     return config.activation, config.placement, config.model_options.get("join", "activated")
 
 
-def gains(arms: Mapping, ours: tuple[str, str], theirs: tuple[str, str], metric: str) -> dict[tuple[str, int], float]:
+def gains(arms: Mapping, ours: Arm, theirs: Arm, metric: str) -> dict[tuple[str, int], float]:
     """(activation, seed) -> accuracy of one arm minus that of another, in points."""
     return {(f, seed): 100 * (grid.final(run, metric) - grid.final(arms[f, *theirs][seed], metric))
             for f in ACTIVATIONS for seed, run in arms[f, *ours].items() if seed in arms[f, *theirs]}
@@ -142,7 +158,7 @@ def better(differences: Sequence[float]) -> bool:
 
 
 def chosen(arms: Mapping) -> str:
-    """The form of `complete` by rule 1; "activated" where no candidate, with all its runs recorded, is better."""
+    """The form of `complete` by rule 1 from the arms of SHORT; "activated" where no candidate, whole, is better."""
     means = {}
     for join in CANDIDATES:
         found = list(gains(arms, ("complete", join), ("complete", "activated"), "validation_accuracy").values())
@@ -159,10 +175,11 @@ def folder() -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Record what is missing of the residual forms: runs, then probes.")
     parser.add_argument("--out", default="results/residual")
-    parser.add_argument("--root", help="folder that holds cifar10.npz or torchvision's CIFAR-10")
+    parser.add_argument("--root", help="folder that holds cifar10.npz and cifar100.npz, or torchvision's folders")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core)")
     options = parser.parse_args(arguments)
-    summary = sweep.fill(plan(), options.out, root=options.root, jobs=options.jobs)
+    planned = [config for setting in SETTINGS for config in setting.plan()]
+    summary = sweep.fill(planned, options.out, root=options.root, jobs=options.jobs)
     print(summary)
     if summary.exit_code:
         return summary.exit_code

@@ -175,7 +175,7 @@ EXAMPLES = {
     "shortcut_shares": lambda: figures.shortcut_shares(
         {(f, *arm): runs.Run({}, [{"step": step, "shares": [0.5 - 0.0004 * k * step / (1 + i)] * 9}
                                   for step in (0, 78, 156, 234)], {}, {})
-         for i, f in enumerate(("tanh", "relu", "selu")) for k, arm in enumerate(joins.ARMS)}),
+         for i, f in enumerate(("tanh", "relu", "selu")) for k, arm in enumerate(joins.SHORT.arms)}),
     "slack_meter": lambda: figures.slack_meter(chain().evaluate(meters.meter(broken="a kink"))),
     "speed_ladder": lambda: figures.speed_ladder(
         {"a CPU": _speeds("a CPU (CPU)", 700.0), "yours, now": _speeds("a GPU", 2300.0)}),

@@ -220,18 +220,24 @@ def test_a_lead_that_is_lost_in_longer_training_is_said_to_be(long, verdict, wor
 def test_residual_nets_are_judged_in_the_form_that_validation_chose(tmp_path):
     """Vanilla stays in the published form, and each run is looked for in the folder that holds it."""
     found = {}
-    for f in ACTIVATIONS:
-        for placement, join in joins.ARMS:
-            for seed in SEEDS:
-                better = 0.1 * (join == "normalized") + 0.05 * (placement == "complete")
-                accuracy = 0.4 + better + 0.001 * seed * (1 + 2 * (join == "normalized"))
-                final = {"test_accuracy": accuracy, "validation_accuracy": accuracy, "train_loss": 1.0}
-                run = runs.Run(joins.config(f, placement, join, seed).record(), _curve(100), final, PROVENANCE)
-                found[runs.name(run.config)] = run
-    row = SENTENCES["5a"].row(claim_rows.residual_source(found))
-    assert row.verdict == "holds" and "complete normalized" in row.setting and "tanh +15.2" in row.brief
-    folders = Counter(path.split("/")[1] for path in row.runs)
-    assert folders == {"grid": 15, "residual": 15}
+    for setting in joins.SETTINGS:
+        gained = 0.02 if setting is joins.LONG else 0.05
+        for f in ACTIVATIONS:
+            for placement, join in setting.arms:
+                for seed in SEEDS:
+                    better = 0.1 * (join == "normalized") + gained * (placement == "complete")
+                    accuracy = 0.4 + better + 0.001 * seed * (1 + 2 * (join == "normalized"))
+                    final = {"test_accuracy": accuracy, "validation_accuracy": accuracy, "train_loss": 1.0}
+                    run = runs.Run(setting.config(f, placement, join, seed).record(), _curve(100), final, PROVENANCE)
+                    found[runs.name(run.config)] = run
+    lines = [SENTENCES["5a"].row(source) for source in claim_rows.residual_sources(found)]
+    assert [row.means["tanh"] for row in lines] == ["+15.2", "+15.2", "+2.0", "+12.2"]
+    assert all(row.verdict == "holds" and row.seeds == "15 of 15" for row in lines)
+    said = [("CIFAR-10, complete normalized", 15), ("CIFAR-100, complete normalized", 15),
+            ("10,000 images, complete activated", 0), ("10,000 images, complete normalized", 0)]
+    for row, (words, of_grid) in zip(lines, said, strict=True):
+        assert row.setting.endswith(words)
+        assert Counter(path.split("/")[1] for path in row.runs) == Counter(grid=of_grid, residual=30 - of_grid)
 
 
 def _effects(values):

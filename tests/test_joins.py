@@ -13,14 +13,18 @@ from cbn_lab.residual import PreactivatedBlock, ResidualBlock
 PROTOCOL = Path(__file__).parent.parent / "results" / "residual" / "PROTOCOL.md"
 
 
-def test_the_plan_is_that_of_the_protocol():
+def test_the_plans_are_those_of_the_protocol():
     text = " ".join(PROTOCOL.read_text().split())
-    plan = joins.plan()
-    assert len({grid.name(config) for config in plan}) == len(plan) == 45
-    assert [config.seed for config in plan] == sorted(config.seed for config in plan)
-    said = re.search(r"New: (.*?)\. Recorded already", text).group(1).split(", ")
-    assert {f"{c.placement} {c.model_options['join']}" for c in plan} == set(said)
-    assert all(c.train_images == 5000 and c.epochs == 3 and c.batch_size == 64 and c.lr == 0.1 for c in plan)
+    plans = [setting.plan() for setting in joins.SETTINGS]
+    names = {grid.name(config) for plan in plans for config in plan}
+    assert [len(plan) for plan in plans] == [45, 15, 45] and len(names) == 105
+    for plan, sentence in zip(plans, re.findall(r"New: (.*?)\. ", text), strict=True):
+        assert [config.seed for config in plan] == sorted(config.seed for config in plan)
+        planned = {f"{c.placement} {c.model_options.get('join', 'activated')}" for c in plan}
+        assert planned == set(sentence.split(", "))
+        assert all(c.batch_size == 64 and c.lr == 0.1 and c.model == "resnet20" for c in plan)
+    sizes = [{(c.data, c.train_images, c.epochs) for c in plan} for plan in plans]
+    assert sizes == [{("cifar10", 5_000, 3)}, {("cifar100", 5_000, 3)}, {("cifar10", 10_000, 4)}]
     steps = re.search(r"at steps (.*?), on", text).group(1).replace(" and", ",").split(", ")
     assert [int(step) for step in steps] == list(joins.PROBE_STEPS)
     assert {c.activation for c in joins.probes()} == {"tanh", "relu", "selu"} and len(joins.probes()) == 15
@@ -29,12 +33,12 @@ def test_the_plan_is_that_of_the_protocol():
 def test_the_form_of_the_grid_has_the_grids_name():
     known = grid.plan("small", {})
     known |= {grid.name(c): c for p in ("before", "complete") for s in (0, 1, 2)
-              for c in [joins.PART.config("tanh", p, s, 0.1, 5e-4)]}
-    assert grid.name(joins.config("tanh", "complete", "activated", 1)) in known
-    assert grid.name(joins.config("tanh", "complete", "normalized", 1)) not in known
+              for c in [joins.SHORT.part.config("tanh", p, s, 0.1, 5e-4)]}
+    assert grid.name(joins.SHORT.config("tanh", "complete", "activated", 1)) in known
+    assert grid.name(joins.SHORT.config("tanh", "complete", "normalized", 1)) not in known
 
 
-@pytest.mark.parametrize("placement, join", joins.ARMS)
+@pytest.mark.parametrize("placement, join", joins.SHORT.arms)
 def test_shares_and_gradients_by_hand(placement, join):
     torch.manual_seed(0)
     model = models.build("resnet20", num_classes=5, activation="tanh", placement=placement, image_size=8, join=join,
@@ -73,7 +77,7 @@ def _arms(normalized: float, preactivated: float) -> dict:
     lift = {"activated": 0.0, "normalized": normalized, "preactivated": preactivated}
     return {(f, p, join): {seed: _run(0.5 + lift[join] + 0.01 * ((seed + i) % 3 - 1) * (join != "activated"))
                            for seed in range(3)}
-            for i, f in enumerate(joins.ACTIVATIONS) for p, join in joins.ARMS}
+            for i, f in enumerate(joins.ACTIVATIONS) for p, join in joins.SHORT.arms}
 
 
 @pytest.mark.parametrize("normalized, preactivated, form", [
@@ -101,7 +105,7 @@ def test_a_probe_is_recorded_once(tmp_path, monkeypatch):
     small = joins.TrainConfig(data="digits", model="resnet20", model_options={"join": "preactivated"},
                               activation="tanh", epochs=1, train_images=128, batch_size=64, device="cpu",
                               precision="fp32", log_every=1)
-    monkeypatch.setattr(joins, "plan", lambda: [])
+    monkeypatch.setattr(joins, "SETTINGS", ())
     monkeypatch.setattr(joins, "probes", lambda: [small])
     monkeypatch.setattr(joins, "PROBE_STEPS", (0, 2))
     assert joins.main(["--out", str(tmp_path)]) == 0

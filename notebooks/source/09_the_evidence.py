@@ -447,7 +447,7 @@ discussion(f"<p>Complete minus before, test accuracy, paired by seed:</p>{html_t
 
 # %%
 arms = joins.records()
-head = ["accuracy in %, mean over the seeds: validation (test)", *(", ".join(some) for some in joins.ARMS)]
+head = ["accuracy in %, mean over the seeds: validation (test)", *(", ".join(some) for some in joins.SHORT.arms)]
 
 
 def accuracy(runs, metric):
@@ -455,7 +455,7 @@ def accuracy(runs, metric):
 
 
 figures.Table([head, *([f, *(f"{accuracy(runs, 'validation_accuracy'):.1f} ({accuracy(runs, 'test_accuracy'):.1f})"
-                             for runs in (arms[f, *some] for some in joins.ARMS))] for f in ACTIVATIONS)])
+                             for runs in (arms[f, *some] for some in joins.SHORT.arms))] for f in ACTIVATIONS)])
 
 # %%
 for join in joins.CANDIDATES:
@@ -488,7 +488,7 @@ def share(activation, placement, join):
 
 
 for f in joins.PROBED:
-    vanilla, ours, with_norm = (share(f, *some) for some in joins.ARMS[:3])
+    vanilla, ours, with_norm = (share(f, *some) for some in joins.SHORT.arms[:3])
     print(f"{f}: complete, activated {ours:.2f}; before, activated {vanilla:.2f}; complete, normalized "
           f"{with_norm:.2f}; conjecture {'supported' if ours < min(vanilla, with_norm) else 'not supported'}")
 
