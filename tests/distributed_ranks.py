@@ -155,6 +155,7 @@ def stop_at_first(ending: str, folder: Path) -> dict:
 
 def main(rank: int, ranks: int, port: int, folder: str, ending: str) -> None:
     torch.set_num_threads(1)
+    distributed._STORE_SECONDS = 100.0  # a busy store is not one that is gone
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port),
                    "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
                    "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}  # as torchrun does

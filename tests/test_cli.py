@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 
+import held
 import pytest
 import torch
 
@@ -17,9 +17,6 @@ from cbn_lab import _train_command, _train_options, cli, data, doctor, runs, tra
 SMALL = ["train", "--model-option", "widths=8,8", "--train-images", "512", "--batch-size", "64", "--epochs", "2"]
 LONG = ["train", "--model-option", "widths=8,8", "--activation", "tanh", "--epochs", "25", "--evaluate-every", "5",
         "--seed", "3", "--json"]
-# An interpreter that was started in the background may inherit an ignored SIGINT; a user's terminal does not do that.
-START = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-         "from cbn_lab.cli import main; sys.exit(main())")
 
 
 def _lines(capsys):
@@ -169,13 +166,12 @@ def _untimed(curve):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_a_stopped_run_resumes_and_ends_as_if_it_had_not_been_stopped(name, uninterrupted, tmp_path, capsys):
     arguments = [*LONG, "--out", str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the order of sums depends on it
-    process = subprocess.Popen([sys.executable, "-c", START, *arguments], env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while process.poll() is None and not list(tmp_path.glob("*.ckpt")):
-        time.sleep(0.01)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the order of sums depends on it
+    process = subprocess.Popen([sys.executable, "-m", "held", str(tmp_path), *arguments], text=True,
+                               env=held.environment() | threads, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    held.waiting(tmp_path, process)
     process.send_signal(signal.Signals[name])
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=140)
     assert "Traceback" not in err
     if name == "SIGINT":
         result = json.loads(out.splitlines()[-1])

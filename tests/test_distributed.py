@@ -11,18 +11,20 @@ import time
 from functools import lru_cache
 
 import distributed_ranks as on_ranks
+import held
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from cbn_lab import _launcher, cli, data, distributed, norms, runs, train
+from cbn_lab import cli, data, distributed, norms, runs, train
 
 ENDINGS = {2: "interrupted", 4: "killed"}
 SHARES = {2: [16, 17], 4: [8, 9]}
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 pytestmark = [pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="torch without gloo"),
-              pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems do")]
+              pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems do"),
+              pytest.mark.timeout(600)]  # three starts of torchrun in a test, each of several processes
 
 
 @pytest.fixture(scope="module", params=ENDINGS, ids="{} ranks".format)
@@ -219,11 +221,12 @@ def test_an_empty_world_size_is_one_process(size, environment):
 
 def test_a_torchrun_that_is_gone_is_noticed_at_once(environment, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    with socket.create_server(("127.0.0.1", 0)) as freed:
-        port = str(freed.getsockname()[1])
-    environment(**GOOD | {"MASTER_PORT": port})
-    with pytest.raises(ValueError, match=f"torchrun does not answer at 127.0.0.1, port {port}"), distributed.group():
-        pass
+    with socket.socket() as deaf:  # nobody listens there, and nobody else can begin to
+        deaf.bind(("127.0.0.1", 0))
+        port = str(deaf.getsockname()[1])
+        environment(**GOOD | {"MASTER_PORT": port})
+        with pytest.raises(ValueError, match=f"does not answer at 127.0.0.1, port {port}"), distributed.group():
+            pass
 
 
 def test_a_port_that_is_taken_is_named_in_a_line(environment, capsys, tmp_path):
@@ -303,11 +306,12 @@ LONG = ["train", "--model-option", "widths=8,8", "--activation", "tanh", "--epoc
         "--json"]
 
 
-def torchrun(*arguments, ranks: int = 2) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "-m", "cbn_lab.cli",
+def torchrun(*arguments, ranks: int = 2, hold=None) -> subprocess.Popen:
+    """`cbn-lab` on so many ranks. With a folder `hold`, the last of them waits there in its middle (held.py)."""
+    module = ["cbn_lab.cli"] if hold is None else ["held", str(hold)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "-m", *module,
                *arguments]
-    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=held.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def children(process: subprocess.Popen) -> list[int]:
@@ -320,17 +324,15 @@ def lives(process: int) -> bool:
     try:
         with open(f"/proc/{process}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second where it ends between opening and reading
         return False
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the ranks are found as Linux shows them")
 def test_a_run_whose_rank_is_killed_keeps_its_record_and_resumes(tmp_path, capsys):
     arguments = [*LONG, "--out", str(tmp_path)]
-    process = torchrun(*arguments)
-    while process.poll() is None and not list(tmp_path.glob("*.json")):
-        time.sleep(0.01)
-    os.kill(children(process)[-1], signal.SIGKILL)
+    process = torchrun(*arguments, hold=tmp_path)
+    [rank] = held.waiting(tmp_path, process)  # the other one waits for it in a collective, or is about to
+    os.kill(rank, signal.SIGKILL)
     out, err = process.communicate(timeout=140)
     said = [line for line in err.splitlines() if line.startswith("cbn-lab:")]
     assert process.returncode != 0
@@ -356,16 +358,11 @@ def test_ranks_whose_torchrun_is_killed_end_and_keep_the_record(ranks, tmp_path)
     """They would train on as orphans; the same command goes on and ends as a run that was left alone."""
     whole, cut = ([*LONG, "--out", str(tmp_path / name)] for name in ("whole", "cut"))
     torchrun(*whole, ranks=ranks).communicate(timeout=140)
-    process = torchrun(*cut, ranks=ranks)
-    while process.poll() is None and not list((tmp_path / "cut").glob("*.ckpt")):
-        time.sleep(0.01)
+    process = torchrun(*cut, ranks=ranks, hold=tmp_path)
+    held.waiting(tmp_path, process)
     started = children(process)
-    for number in started:
-        os.kill(number, signal.SIGSTOP)  # so that they do not end meanwhile
+    assert len(started) >= ranks
     process.kill()
-    time.sleep(1.1 * _launcher.LOOK_SECONDS)
-    for number in started:
-        os.kill(number, signal.SIGCONT)
     _, err = process.communicate(timeout=140)  # until the last of them has closed its end
     end = time.monotonic() + 140
     while any(map(lives, started)):
