@@ -129,7 +129,8 @@ def read_folder(folder: Path, split: str) -> Split:
     place, names = split_folder(folder, split)
     files, labels = [], []
     for label, path in enumerate(place / class_name for class_name in names):
-        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES
+                        and not any(map(is_hidden, file.relative_to(path).parts)))
         if not images:
             raise DataError(f"{path} has no images; expected {', '.join(IMAGE_SUFFIXES)} files, so add "
                             "some or remove the folder")
@@ -158,7 +159,12 @@ def split_folder(folder: Path, split: str) -> tuple[Path, list[str]]:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*") if path.is_dir())
+    return sorted(path.name for path in folder.glob("*") if path.is_dir() and not is_hidden(path.name))
+
+
+def is_hidden(name: str) -> bool:
+    """What programs leave beside photographs: ._0.jpg of macOS is none, .ipynb_checkpoints no class."""
+    return name.startswith(".")
 
 
 def _decode(files: list[Path]) -> np.ndarray:

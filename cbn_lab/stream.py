@@ -39,7 +39,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cbn_lab import _photographs
-from cbn_lab._data_files import IMAGE_SUFFIXES, DataError, split_folder
+from cbn_lab._data_files import IMAGE_SUFFIXES, DataError, is_hidden, split_folder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ILSVRC2012's RGB in [0, 1], as usual
 _EVALUATION_BYTES = 2**25  # of a batch in `in_order`: a thousand large photographs would fill a GPU
@@ -175,7 +175,11 @@ def load(folder, split: str, image_size: int, *, device="cpu", workers: int | No
     place, names = split_folder(folder, split)
     digest, files, labels = hashlib.sha256(), [], []
     for label, name in enumerate(names):
-        found = list(_images(place / name, name))
+        try:
+            found = list(_images(place / name, name))
+        except OSError as error:  # a link to nowhere or in a circle, a folder that may not be read
+            raise DataError(f"{place / name} cannot be read to its end ({error.strerror}: "
+                            f"{str(error.filename)[:300]}); mend or remove that") from error
         if not found:
             raise DataError(f"{place / name} has no images; expected {', '.join(IMAGE_SUFFIXES)} files, so add some or "
                             "remove the folder")
@@ -196,9 +200,11 @@ def cores() -> int:
 
 
 def _images(folder: Path, name: str) -> Iterator[tuple[str, int]]:
-    """(name, bytes) of the image files in `folder` and the folders in it, sorted."""
+    """(name, bytes) of the image files in `folder` and the folders in it, sorted; hidden ones are left out."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = f"{name}/{entry.name}"
+        if is_hidden(entry.name):
+            continue
         if entry.is_dir():
             yield from _images(Path(entry.path), path)
         elif entry.name.lower().endswith(IMAGE_SUFFIXES):

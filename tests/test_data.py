@@ -507,6 +507,18 @@ def test_damaged_image_folders_are_named(tmp_path):
     assert f"{tmp_path / 'train' / 'ant'} has no images" in message and "remove the folder" in message
 
 
+def test_hidden_files_and_folders_are_no_images(tmp_path):
+    root = write_folder(tmp_path)
+    expected = data.load(f"imagefolder:{root}", "train")
+    (root / "train" / "ant" / "._00.png").write_bytes(b"no image")
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    (root / "train" / "cat" / ".thumbnails").mkdir()
+    (root / "train" / "cat" / ".thumbnails" / "00.png").write_bytes(b"no image")
+    found = data.load(f"imagefolder:{root}", "train")
+    assert found.class_names == expected.class_names and torch.equal(found.images, expected.images)
+    data.load(f"imagefolder:{root}", "test")
+
+
 def test_test_classes_must_be_those_of_train(tmp_path):
     root = write_folder(tmp_path)
     (root / "test" / "cat").rename(root / "test" / "dog")

@@ -319,6 +319,23 @@ def test_layouts_that_are_wrong_are_named(own):
         stream.Stream.shuffled(None, 0, 0, 4, pad=4)
 
 
+def test_hidden_files_and_folders_are_no_photographs(own):
+    """As macOS, notebooks and file managers leave them beside the photographs."""
+    source = load(own).source
+    (own / "train" / "ant" / "._0.jpg").write_bytes(b"no image")
+    (own / "train" / ".ipynb_checkpoints").mkdir()
+    (own / "train" / "ant" / ".thumbnails").mkdir()
+    shutil.copy(own / "train" / "ant" / "0.JPEG", own / "train" / "ant" / ".thumbnails")
+    assert load(own).source == source and load(own, "test").class_names == CLASSES
+
+
+@pytest.mark.parametrize("target", ["nowhere.jpg", "."])
+def test_links_that_lead_to_no_file_are_named(own, target):
+    (own / "train" / "ant" / "link.jpg").symlink_to(target)
+    with pytest.raises(data.DataError, match="ant cannot be read to its end .*link.jpg.*; mend or remove that"):
+        load(own)
+
+
 def test_images_of_several_sizes_in_memory_name_the_way_out(photographs):
     with pytest.raises(data.DataError, match="expected squares of one size, so resize .*--image-size"):
         data.load(f"imagefolder:{photographs}", "train")
