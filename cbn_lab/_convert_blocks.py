@@ -72,7 +72,7 @@ class Builder:
         parts = self.make.parts(layer, activation, defaults) if first else self.make.shortcut_parts(layer, defaults)
         if branch.weight is None:
             parts.weight = parts.norm_in = None
-        elif not blocks.needs_bias(self.make.placement) and weight.bias is not None:
+        elif not blocks.needs_bias(self.make.placement) and weight.bias is not None and _adds_bias(weight):
             norm.running_mean = None if norm.running_mean is None else norm.running_mean - weight.bias.detach()
             weight.bias = None
         for module in (parts.norm_in, parts.norm, parts.activation, parts.norm_out):
@@ -88,6 +88,11 @@ def _with_bias(weight: nn.Module, bias: bool) -> nn.Module:
     if bias and weight.bias is None:
         weight.bias = nn.Parameter(weight.weight.new_zeros(len(weight.weight)))
     return weight
+
+
+def _adds_bias(weight: nn.Module) -> bool:
+    """Whether the output is that of torch's layer; a class with a forward of its own may do anything with its bias."""
+    return type(weight).forward in (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward)
 
 
 def _stand_in(norm: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 Used by cbn_lab.convert, where the rules are stated for the reader.
 """
 
+import inspect
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -60,9 +61,9 @@ class Site:
     activation: fx.Node | None
     direct: bool
 
-    def key(self) -> tuple:
-        """The same for the same block in another trace."""
-        return tuple((b.weight and b.weight.target, b.norm.target) for b in self.branches), self.direct
+    def paths(self) -> set[str]:
+        """Of its weight layers and norms."""
+        return {node.target for branch in self.branches for node in (branch.weight, branch.norm) if node is not None}
 
 
 class Trace:
@@ -72,7 +73,7 @@ class Trace:
         self.root = root
         tracer = _Tracer()
         try:
-            self.graph = tracer.trace(root)
+            self.graph = _traced(tracer, root)
         except Exception as error:  # the forward depends on values or shapes; what it then raises can be anything
             raise TraceError(f"torch.fx cannot trace {type(root).__name__} ({_first_line(error)}): its forward must "
                              "not depend on values or shapes; convert the parts of it that can be traced, one by one") \
@@ -82,7 +83,21 @@ class Trace:
                 node.replace_all_uses_with(node.args[0])
                 self.graph.erase_node(node)
         self.calls = Counter(node.target for node in self.graph.nodes if node.op == "call_module")
+        # Modules whose tensors the forward reads by itself: under their names it must find what it did.
+        self.read = {node.target.rpartition(".")[0] for node in self.graph.nodes if node.op == "get_attr"}
         self.sites = list(self._find())
+        self.other_in_eval: set[str] = set()
+
+    def key(self, site: Site) -> tuple:
+        """The same for the same block in another trace."""
+        act = site.activation
+        activation = act and (act.op == "call_module" and act.target, repr(self.own_activation(act)))
+        return tuple((b.weight and b.weight.target, b.norm.target) for b in site.branches), site.direct, activation
+
+    def leave(self, site: Site) -> None:
+        """As it is, since the forward of the other mode does something else with it."""
+        self.sites.remove(site)
+        self.other_in_eval |= site.paths()
 
     def module(self, node: fx.Node) -> nn.Module | None:
         return self.root.get_submodule(node.target) if node.op == "call_module" else None
@@ -133,12 +148,16 @@ class Trace:
             yield site
 
     def _is_plain_norm(self, node: fx.Node) -> bool:
-        return type(self.module(node)) in _NORMS and self.calls[node.target] == 1 and _is_unary(node)
+        return (type(self.module(node)) in _NORMS and self.calls[node.target] == 1 and _is_unary(node)
+                and node.target not in self.read)
 
     def _feeding_weight(self, norm: fx.Node) -> fx.Node | None:
         node = norm.args[0]
-        if isinstance(self.module(node), _WEIGHTS) and self.calls[node.target] == 1 and _is_unary(node):
-            return node if len(node.users) == 1 else None
+        weight = self.module(node)
+        if (isinstance(weight, _WEIGHTS) and self.calls[node.target] == 1 and _is_unary(node)
+                and node.target not in self.read and len(node.users) == 1):
+            outputs = weight.out_features if isinstance(weight, nn.Linear) else weight.out_channels
+            return node if outputs == self.module(norm).num_features else None  # a sequence's norm may be of its places
         return None
 
     def _activation_behind(self, node: fx.Node) -> fx.Node | None:
@@ -176,6 +195,10 @@ class Trace:
             return f"{kind.__name__} is neither BatchNorm1d nor BatchNorm2d"
         if self.calls[node.target] > 1:
             return "it is called more than once"
+        if node.target in self.other_in_eval:
+            return "the network does something else with it in eval mode than in train mode"
+        if node.target in self.read:
+            return "the network reads its parameters or statistics by itself"
         if any(map(self.own_activation, node.users)):
             return "its output is read by more than one operation, an activation among them"
         return "no weight layer feeds it alone, and no activation reads it"
@@ -186,6 +209,31 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).forward is not nn.Sequential.forward and not has_batch_norm(m, inside=True)
+
+
+def _traced(tracer: fx.Tracer, root: nn.Module) -> fx.Graph:
+    """Arguments that are None, True or False unless given are taken so: forwards ask for them (`mask is not None`)."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(type(root).forward).parameters.items()
+                if parameter.default is None or isinstance(parameter.default, bool)}
+    graph = tracer.trace(root, concrete_args=defaults or None)
+    places = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in places:
+        name = node.target.rpartition("_")[0]
+        if name in defaults:  # torch.fx numbers these
+            node.target = name
+    return graph
+
+
+def keep_what_differs(training: Trace, evaluation: Trace) -> None:
+    """Leave the sites that do not stand in both graphs, but those that the evaluation does not touch at all."""
+    keys = [{trace.key(site) for site in trace.sites} for trace in (training, evaluation)]
+    touched = evaluation.calls.keys() | evaluation.read
+    for site in list(training.sites):
+        if training.key(site) not in keys[1] and site.paths() & touched:
+            training.leave(site)
+    for site in list(evaluation.sites):
+        if evaluation.key(site) not in keys[0]:
+            evaluation.leave(site)
 
 
 def has_batch_norm(module: nn.Module, *, inside: bool = False) -> bool:

@@ -16,7 +16,8 @@ torch.fx traces the network and `blocks` rebuilds, at the asked placement and wi
 
 where weight is an nn.Linear, Conv1d or Conv2d, norm an nn.BatchNorm1d or 2d (or ours written out), and f a module or
 function of torch, or a class registered in `cbn_lab.activations`. A shared activation module counts anew at each
-call; a weight layer or norm that is called twice is not rebuilt. Other activations (in squeeze-and-excitation, in
+call; a weight layer or norm that is called twice is not rebuilt, nor one with which eval mode does something else than
+train mode, or whose parameters the forward reads by itself. Other activations (in squeeze-and-excitation, in
 heads) and everything else stay as they are. A weight layer outside of the blocks that reads one of them through
 nothing but pools, dropout and flattening (the output layer, usually) gets a norm on its input where the placement
 has one there, as in `models`.
@@ -35,7 +36,7 @@ from torch import fx, nn
 
 from cbn_lab._block_maker import BlockMaker
 from cbn_lab._convert_blocks import Builder, Rebuilt
-from cbn_lab._convert_patterns import Site, Trace, TraceError, has_batch_norm
+from cbn_lab._convert_patterns import Site, Trace, TraceError, has_batch_norm, keep_what_differs
 
 __all__ = ["Rebuilt", "Report", "TraceError", "convert", "rebuild"]
 
@@ -108,7 +109,8 @@ def convert(module: nn.Module, placement: str, activation: str | None = None, *,
 
     `activation` is a name of `cbn_lab.activations`; None keeps the activation of each block. `norm_options` go to
     every block, see `blocks.block`. What counts as a block, and what is kept, is said at the top of this file; what was
-    done is in `.report` of the result. Hooks on modules that hold other modules are lost.
+    done is in `.report` of the result. Hooks on modules that hold other modules are lost. Arguments of the forward that
+    are None, True or False unless given keep that value.
 
     Raises ValueError where there is no batch norm, where no block was found (the message names the norms and why), for
     an unknown placement or activation; TraceError, a ValueError, where torch.fx cannot follow the network.
@@ -121,34 +123,42 @@ def convert(module: nn.Module, placement: str, activation: str | None = None, *,
 
 def rebuild(module: nn.Module, make: BlockMaker, *, own_activations: bool = False) -> nn.Module:
     """`convert` with the blocks of `make`, for networks of `models`."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"expected a network (an nn.Module that was built), got {module!r}")
     if not has_batch_norm(module):
         others = sorted({type(m).__name__ for m in module.modules()
                          if "Norm" in type(m).__name__ and not list(m.children())})
         raise ValueError(f"{type(module).__name__} has no batch norm, so there is nothing to convert"
                          + (f" (its norms are {', '.join(others)})" if others else "")
                          + "; give a network with weight layer -> BatchNorm -> activation")
-    root = copy.deepcopy(module)
+    root = _copied(module)
     traces = [Trace(root.train()), Trace(root.eval())]
     for new, old in zip(root.modules(), module.modules(), strict=True):
         new.training = old.training
-    sites = {site.key(): site for site in traces[0].sites}
+    keep_what_differs(*traces)
+    sites = {traces[0].key(site): site for site in traces[0].sites}
     kept = traces[1].kept() | traces[0].kept()
     if not sites:
         raise ValueError(f"no block found in {type(module).__name__}, which keeps {'; '.join(_reasons(kept))}. "
                          "Expected weight layer -> BatchNorm -> activation (see cbn_lab.convert)")
-    if strange := [site for site in traces[1].sites if site.key() not in sites]:
-        raise ValueError(f"{strange[0].branches[0].norm.target} stands in another block in eval mode than in train "
-                         "mode; convert the parts of the network one by one")
     builder = Builder(root, traces[0], make, own_activations)
     built = {key: builder.site(site) for key, site in sites.items()}
     inputs = {node.target: builder.input_norm(node.target) for node in traces[0].readers_outside()}
     for trace in traces:
         for site in trace.sites:
-            _rewire(trace.graph, site, *built[site.key()][:2])
+            _rewire(trace.graph, site, *built[trace.key(site)][:2])
     builder.place()
     report = Report(tuple(dict.fromkeys(builder.placements)), tuple(rebuilt for _, _, rebuilt in built.values()),
                     tuple(path for path, added in inputs.items() if added), kept)
     return _assembled(root, module, traces, report)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # such as tensors that torch.nn.utils.weight_norm has computed
+        raise ValueError(f"{type(module).__name__} cannot be copied ({error}); take out what cannot, such as "
+                         "torch.nn.utils.weight_norm (remove_weight_norm), and convert it then") from error
 
 
 def _rewire(graph: fx.Graph, site: Site, paths: list[str], after: str | None) -> None:

@@ -1,0 +1,170 @@
+"""Networks as people write them, not only as torchvision does: what `convert` must leave, and what it must say."""
+
+import copy
+from operator import attrgetter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_convert import SMALL, assert_same_function, shaken
+from torch import nn
+
+from cbn_lab.convert import convert
+
+
+class Two(nn.Module):
+    """Two blocks, one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1)
+        self.bn1, self.bn2 = nn.BatchNorm2d(6), nn.BatchNorm2d(4)
+
+    def first(self, x):
+        return self.bn1(self.conv1(x))
+
+    def second(self, x):
+        return F.relu(self.bn2(self.conv2(x)))
+
+    def forward(self, x):
+        return self.second(F.relu(self.first(x)))
+
+
+class AlsoTheNormInEval(Two):
+    def forward(self, x):
+        z = self.first(x)
+        out = self.second(F.relu(z))
+        return out if self.training else (out, z)
+
+
+class AlsoTheWeightInEval(Two):
+    def forward(self, x):
+        z = self.conv1(x)
+        out = self.second(F.relu(self.bn1(z)))
+        return out if self.training else (out, z)
+
+
+class AlsoTheNormInTraining(Two):
+    def forward(self, x):
+        z = self.first(x)
+        out = self.second(F.relu(z))
+        return (out, z) if self.training else out
+
+
+class OtherActivationInEval(Two):
+    def forward(self, x):
+        z = self.first(x)
+        return self.second(F.relu(z) if self.training else torch.tanh(z))
+
+
+class NoActivationInEval(Two):
+    def forward(self, x):
+        z = self.first(x)
+        return self.second(F.relu(z) if self.training else z)
+
+
+class NoNormInEval(Two):
+    def forward(self, x):
+        return self.second(F.relu(self.first(x) if self.training else self.conv1(x)))
+
+
+class TwiceInEval(Two):
+    def forward(self, x):
+        once = F.relu(self.first(x))
+        return self.second(once if self.training else once + F.relu(self.first(x.flip(3))))
+
+
+@pytest.mark.parametrize("network", [AlsoTheNormInEval, AlsoTheWeightInEval, AlsoTheNormInTraining,
+                                     OtherActivationInEval, NoActivationInEval, NoNormInEval, TwiceInEval])
+def test_what_the_two_modes_use_otherwise_is_left(network):
+    given = shaken(network())
+    converted = convert(given, "before")
+    assert list(converted.report.kept) == ["bn1"] and len(converted.report.blocks) == 1
+    assert_same_function(given, converted, SMALL)
+    complete = convert(given, "complete", "tanh")
+    complete(SMALL)  # in both modes
+    assert complete.eval()(SMALL) is not None
+
+
+def test_a_network_whose_modes_share_no_block_is_refused():
+    class Nothing(nn.Sequential):
+        def forward(self, x):
+            z = self[1](self[0](x))
+            return F.relu(z) if self.training else torch.tanh(z)
+
+    with pytest.raises(ValueError, match="does something else with it in eval mode than in train mode"):
+        convert(Nothing(nn.Linear(3, 4), nn.BatchNorm1d(4)), "before")
+
+
+@pytest.mark.parametrize("read", ["conv2.weight", "conv2.bias", "bn2.weight"])
+def test_a_layer_whose_tensors_the_forward_reads_is_left(read):
+    class Penalized(Two):
+        def forward(self, x):
+            return super().forward(x) + attrgetter(read)(self).sum()
+
+    given = shaken(Penalized())
+    assert_same_function(copy.deepcopy(given), convert(given, "before"), SMALL)
+    for placement in ("complete", "after", "none"):
+        assert convert(given, placement, "tanh")(SMALL).shape == (6, 4, 3, 3)
+
+
+def test_a_weight_layer_with_a_forward_of_its_own_keeps_its_bias():
+    class Doubled(nn.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    given = Two()
+    given.conv1 = Doubled(3, 6, 3)
+    given = shaken(given)
+    converted = convert(given, "before")
+    assert len(converted.report.blocks) == 2 and not converted.report.kept
+    assert_same_function(given, converted, SMALL)
+
+
+def test_a_norm_over_another_dimension_is_not_the_weight_layers():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(25)
+
+        def forward(self, x):
+            return F.relu(self.norm(self.weight(x.flatten(2).transpose(1, 2))))
+
+    given = shaken(Tokens())
+    converted = convert(given, "before")
+    assert converted.report.blocks[0].given == "norm -> ReLU"
+    assert_same_function(given, converted, SMALL)
+
+
+def test_arguments_that_are_not_given_are_taken_so():
+    class Masked(Two):
+        def forward(self, x, mask=None, negative=False, *, scale=2.0, offset=None):
+            if mask is not None:
+                x = x * mask
+            if negative:
+                x = -x
+            if offset is None:
+                offset = 1.0
+            return super().forward(x) * scale + offset
+
+    given = shaken(Masked())
+    converted = convert(given, "before")
+    assert_same_function(copy.deepcopy(given), converted, SMALL)
+    given.eval()
+    torch.testing.assert_close(convert(given, "before")(SMALL, mask=None, negative=False, scale=3.0),
+                               given(SMALL, scale=3.0))
+    with pytest.raises(AssertionError, match="mask has been specialized to have value None"):
+        converted(SMALL, mask=SMALL)
+
+
+def test_what_is_no_network_is_refused():
+    for wrong in (None, "resnet50", nn.ReLU):
+        with pytest.raises(TypeError, match="expected a network"):
+            convert(wrong, "before")
+
+
+def test_a_network_that_cannot_be_copied_names_the_way_out():
+    given = Two()
+    given.scaled = given.conv1.weight * 2
+    with pytest.raises(ValueError, match="Two cannot be copied .*remove_weight_norm"):
+        convert(given, "before")
