@@ -126,9 +126,9 @@ def _preactivated(make: BlockMaker, rest: nn.Module, in_channels: int, out_chann
 
 def _halves(parts: blocks.Parts) -> tuple[nn.Module, nn.Module]:
     """(the weight layer with a norm of its input, f with the norms around it)."""
-    weight = [part for part in (parts.norm_in, parts.weight) if part is not None]
-    rest = [part for part in (parts.norm, parts.activation, parts.norm_out) if part is not None]
-    return nn.Sequential(*weight), nn.Sequential(*rest)
+    rest = parts.linear() | parts.nonlinear()
+    weight = {slot: rest.pop(slot) for slot in ("norm_in", "weight") if slot in rest}
+    return blocks.sequence(weight), blocks.sequence(rest)
 
 
 class Subsample(nn.Module):

@@ -148,6 +148,8 @@ EXAMPLES = {
         _net("mlp", "before", width=16, depth=30), F.cross_entropy, _batch(), statistics="batch")}),
     "learning_curves": lambda: figures.learning_curves(_of(*blocks.placements())),
     "model_diagram": lambda: figures.model_diagram(_net("resnet18", size=32, channels=3), (3, 32, 32)),
+    "model_diagram of a preactivated net": lambda: figures.model_diagram(
+        _net("resnet18", size=32, channels=3, join="preactivated"), highlight="norm_out"),
     "module_diagram": lambda: figures.module_diagram(
         {"first block": _net(placement="both")[0], "residual block": _net("resnet20", "before")[4]}, highlight="norm"),
     "moments": lambda: figures.moments(FIVE),

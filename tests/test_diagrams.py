@@ -8,7 +8,8 @@ from torch import nn
 
 from cbn_lab import blocks, figures, models
 from cbn_lab.figures.diagrams import COMPLETE
-from cbn_lab.figures.steps import block_path, grouped, model_paths
+from cbn_lab.figures.rows import grouped, model_paths
+from cbn_lab.figures.steps import block_path
 from cbn_lab.norms import CompleteBatchNorm2d
 
 
@@ -74,14 +75,15 @@ def test_a_readers_own_placement_is_read_by_its_slots(own_placement):
 
 
 @pytest.mark.parametrize("placement", blocks.placements())
-@pytest.mark.parametrize("name", ["mlp", "convnet", "resnet18"])
-def test_all_parameters_of_a_model_stand_in_its_diagram(name, placement):
-    model = models.build(name, num_classes=10, image_size=16, placement=placement, activation="tanh")
+@pytest.mark.parametrize("name, options", [("mlp", {}), ("convnet", {}), ("resnet18", {}),
+                                           ("resnet18", {"join": "preactivated"})])
+def test_all_parameters_of_a_model_stand_in_its_diagram(name, options, placement):
+    model = models.build(name, num_classes=10, image_size=16, placement=placement, activation="tanh", **options)
     total = sum(p.numel() for p in model.parameters())
     paths = model_paths(model, (3, 16, 16))
     assert sum(s.parameters for path in paths.values() for line in path.lines for s in line) + sum(
         s.parameters for path in paths.values() for s in path.shortcut or ()) == total
-    layers = [n for group in paths for n in group]
+    layers = list(dict.fromkeys(n for group in paths for n in group))
     assert layers == list(range(1, len(layers) + 1)) and list(paths)[-1] == ()
     assert sum(s.parameters for path in grouped(paths).values() for line in path.lines for s in line) + sum(
         s.parameters for path in grouped(paths).values() for s in path.shortcut or ()) == total
@@ -123,6 +125,77 @@ def test_residual_blocks_show_where_the_shortcut_joins(placement, first, second,
     assert re.search(rf"layers 2–3: .* plus the shortcut \(identity\).* layers 6–7: .* plus the shortcut \({begins}",
                      figure.alt)
     assert "layers 2–3" in figure.alt and "layer 1:" not in figure.alt and "output" not in figure.alt and figure.png()
+
+
+@pytest.mark.parametrize("name, activation, placement, join", [
+    *((name, "tanh", placement, "preactivated") for name in ("resnet20", "resnet18") for placement in (
+        "none", "before", "after", "before_weight", "both")),
+    ("resnet18", "selu", "both", "activated"), ("resnet18", "selu", "after", "normalized")])
+def test_steps_of_a_residual_net_are_drawn_in_the_order_in_which_they_run(name, activation, placement, join):
+    """The shortcut is computed last, behind the branch; its arithmetic alone is no layer."""
+    model = models.build(name, num_classes=3, image_size=8, placement=placement, activation=activation, join=join)
+    ran = []
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.Tanh, nn.SELU)):
+            module.register_forward_hook(lambda module, *_: ran.append(type(module).__name__))
+    model(torch.zeros(2, 3, 8, 8))
+    drawn = []
+    for path in model_paths(model).values():
+        for step in (step for line in path.lines for step in line):
+            drawn += [step] if step.kind != "sum" else [part for part in path.shortcut if part.kind != "copy"]
+    assert [step.label.split("\n")[0] for step in drawn] == ran
+
+
+@pytest.mark.parametrize(("placement", "rest"), [
+    ("none", "activation"), ("before", "norm activation"), ("before_weight", "activation"),
+    ("both", "norm activation norm"), ("after", "activation norm"), ("complete", "shift activation norm shift")])
+def test_a_preactivated_net_is_drawn_as_its_sums_go(placement, rest):
+    model = models.build("resnet18", num_classes=10, placement=placement, activation="sigmoid", join="preactivated")
+    paths = model_paths(model, (3, 32, 32))
+    weight = ["norm", "weight"] if placement == "before_weight" else ["weight"]
+    assert _kinds(paths[1,]) == [weight] and _kinds(paths[17,]) == [rest.split()]
+    for group in ((2, 3), (6, 7)):
+        assert _kinds(paths[group]) == [rest.split(), weight + rest.split(), [*weight, "sum"]]
+    assert (paths[2, 3].shortcut, paths[2, 3].tap) == ((), 0), "the identity takes the sum itself"
+    assert ([step.kind for step in paths[6, 7].shortcut], paths[6, 7].tap) == (weight, 1), "a projection what f gives"
+    assert paths[6, 7].lines[2][-1].shape == (128, 16, 16)
+    figure = figures.model_diagram(model, layers=[1, 2, 6, 17])
+    behind = {"shift": "γ, 9x shift", "norm": "BatchNorm2d γ, β", "activation": "Sigmoid"}[rest.split()[-1]]
+    begins = "BatchNorm2d γ, β" if placement == "before_weight" else "Conv2d"
+    assert re.search(rf"layer 1: .*layers 2–3, 16–17: .* plus the shortcut \(identity\)\. layers 6–7: .* plus the "
+                     rf"shortcut from behind {behind} \({begins}.*\)\. after the last block: .*{behind}", figure.alt)
+    assert "output layer" not in figure.alt
+    assert [text for text in _texts(figure) if text.startswith("next")] == ["next"] * 3 + ["next\nlayer"]
+
+
+def test_a_shortcut_leaves_where_its_path_says():
+    """Its dot stands at the block's input, or where the steps before the first weights end."""
+    model = models.build("resnet18", num_classes=10, placement="before", join="preactivated")
+    for block, line in ((model[1], 0), (model[3], 1)):
+        (axis,) = figures.module_diagram({"a block": block}).fig.axes
+        (dot,) = (line.get_ydata()[0] for line in axis.lines if line.get_marker() == "o")
+        weights = [text.get_position()[1] for text in axis.texts if text.get_text().startswith("Conv2d")]
+        norm = next(text.get_position()[1] for text in axis.texts if text.get_text().startswith("BatchNorm2d"))
+        assert dot == (norm, weights[0])[line] and norm < weights[0]
+
+
+def test_nothing_is_drawn_beyond_the_edges():
+    """Not the turns at the end of a block's longest line either."""
+    for join in ("activated", "preactivated"):
+        model = models.build("resnet18", num_classes=10, placement="complete", join=join)
+        (axis,) = figures.model_diagram(model).fig.axes
+        ends = [x for line in axis.lines for x in line.get_xdata()]
+        assert 0 < min(ends) and max(ends) < axis.get_xlim()[1] - 0.02
+
+
+def test_an_empty_slot_of_a_preactivated_block_stands_beside_the_weights_or_the_activation():
+    block = models.build("resnet20", num_classes=10, placement="none", join="preactivated")[1]
+    conv = "Conv2d with bias (2,320 parameters)"
+    for slot, order in (
+            ("norm_in", f"a: ReLU, then nothing in norm_in, then {conv}, then ReLU, then nothing in norm_in, then "
+                        f"{conv}"),
+            ("norm", f"a: nothing in norm, then ReLU, then {conv}, then nothing in norm, then ReLU, then {conv}")):
+        assert f"{order}, then plus" in figures.module_diagram({"a": block}, highlight=slot).alt
 
 
 def test_equal_blocks_share_a_row_and_different_ones_do_not():
@@ -172,8 +245,6 @@ def test_wrong_questions_are_answered():
         figures.model_diagram(model, layers=[7])
     with pytest.raises(ValueError, match="holds no block"):
         figures.model_diagram(nn.Sequential(nn.Linear(2, 2)))
-    with pytest.raises(ValueError, match="of a preactivated residual net; draw one with join 'activated'"):
-        figures.model_diagram(models.build("resnet20", num_classes=10, join="preactivated"))
     for draw in (figures.block_diagram, figures.module_diagram):
         with pytest.raises(ValueError, match="no block to draw; give at least one"):
             draw({})

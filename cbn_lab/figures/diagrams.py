@@ -6,13 +6,15 @@ edge. Everything is placed in inches, since a computed layout takes longer than 
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import matplotlib.figure
 from matplotlib.patches import FancyBboxPatch
 
 from cbn_lab import blocks
-from cbn_lab.figures.steps import COMPLETE, OUTPUT, SLOTS, Path, Step, block_path, grouped, model_paths
+from cbn_lab.figures.rows import OUTPUT, grouped, model_paths
+from cbn_lab.figures.steps import COMPLETE, SLOTS, Path, Step, block_path
 from cbn_lab.figures.style import DPI, Figure, styled
 
 _FILL = {"weight": "#cfe4f2", "norm": "#fbe3b5", "activation": "#cdeadd", "shift": "#f3dbe8", "sum": "#ffffff",
@@ -22,6 +24,7 @@ _MARKED = "#D55E00"
 _WIDTH, _HEIGHT, _PITCH = 1.14, 0.5, 1.37  # of a box, and from one box to the next
 _LINE, _CAPTION, _BRACKET = 0.78, 0.18, 0.24  # heights of boxes, a line of numbers below them, a bracket
 _SHORTCUT, _IDENTITY = 0.74, 0.3  # heights of a shortcut with boxes, and without
+_LEAD, _ENTRY = 0.25, 0.12  # how far before its first box a shortcut runs down, and a later line begins
 _LETTER = 0.094  # width of one in bold
 
 
@@ -43,7 +46,7 @@ def block_diagram(placements: str | Iterable[str], activation: str = "relu", *, 
 
 @styled
 def module_diagram(modules: Mapping, *, highlight: str | None = None) -> Figure:
-    """Label -> a block as it is, of `blocks.block` or a `models.ResidualBlock`: its steps with their parameters.
+    """Label -> a block as it is, of `blocks.block` or a residual one: its steps with their parameters.
 
     `highlight` as in `block_diagram`. ValueError for no modules, or one that is not such a block.
     """
@@ -56,7 +59,8 @@ def model_diagram(model, image_shape: Sequence[int] | None = None, *, layers: It
     """The blocks of a network of `models.build`, with the parameters of each step; equal blocks share a row.
 
     With `image_shape` (C, H, W) a row of a single block has under each box the shape of what leaves it, for one image.
-    `layers`, counted from 1, are the only ones to be drawn; `highlight` is as in `block_diagram`.
+    `layers`, counted from 1, are the only ones to be drawn; `highlight` is as in `block_diagram`. In a preactivated
+    net a row has the layers of its weights, and begins with the norms and the activation of the layer before.
 
     ValueError for a layer or a slot that does not exist, or a model without blocks.
     """
@@ -83,17 +87,17 @@ def _draw(paths: Mapping[str, Path], highlight: str | None, *, numbers: bool) ->
     paths = {name: _with_empty_slot(path, highlight) for name, path in paths.items()}
     labels = {name: textwrap.fill(name, 17) for name in paths}
     left = 0.48 + _LETTER * max(len(line) for label in labels.values() for line in label.split("\n"))
-    longest = max(len(line) + (i == len(path.lines) - 1) for path in paths.values()
-                  for i, line in enumerate(path.lines))
+    width = max(_PITCH * (len(line) + 1) if line is path.lines[-1] else _PITCH * len(line) + 0.1
+                for path in paths.values() for line in path.lines)  # with what comes next, or the turn to the next line
     below = {name: _CAPTION * numbers * _caption_lines(path) for name, path in paths.items()}
     lines = {name: _LINE + below[name] + _BRACKET * _has_parts(path) for name, path in paths.items()}
     heights = {name: lines[name] * len(path.lines) + (0 if path.shortcut is None else _SHORTCUT if path.shortcut else
                                                       _IDENTITY) for name, path in paths.items()}
-    axis = _canvas(left + _PITCH * longest - 0.13, sum(heights.values()) + 0.1)
+    axis = _canvas(left + width - 0.13, sum(heights.values()) + 0.1)
     y = 0.05 + _LINE / 2
     for name, path in paths.items():
         axis.text(0.1, y, labels[name], va="center", weight="bold", linespacing=1.15)
-        end = Step("end", "logits" if name == OUTPUT else "next\nlayer", "end")
+        end = Step("end", "logits" if name == OUTPUT else path.end, "end")
         _draw_path(axis, path, end, left, y, lines[name], highlight, below[name])
         y += heights[name]
     said = " ".join(f"{name}: {_words(path, numbers)}." for name, path in paths.items())
@@ -124,13 +128,13 @@ def _with_empty_slot(path: Path, slot: str | None) -> Path:
     """Where the highlighted slot is empty, a dashed box in its place, in each of the path's blocks."""
     def fill(line: tuple[Step, ...]) -> tuple[Step, ...]:
         present = [step.slot for step in line]
-        if slot is None or slot in present or (slot not in SLOTS[:2] and "activation" not in present):
+        if slot is None or slot in present or ("weight" if slot in SLOTS[:2] else "activation") not in present:
             return line
         before = SLOTS[:SLOTS.index(slot)]
         at = 1 + max((i for i, step in enumerate(line) if step.slot in before), default=-1)
         return (*line[:at], Step("empty", "empty", slot), *line[at:])
 
-    return Path(tuple(map(fill, path.lines)), path.shortcut)
+    return replace(path, lines=tuple(map(fill, path.lines)))
 
 
 def _draw_path(axis, path: Path, end: Step, left, y, line, highlight, below) -> None:
@@ -144,7 +148,8 @@ def _draw_path(axis, path: Path, end: Step, left, y, line, highlight, below) -> 
     if path.shortcut is not None:
         total = [step.kind for step in path.lines[-1]].index("sum")
         y_sum = y + (len(path.lines) - 1) * line
-        _draw_shortcut(axis, path.shortcut, left - 0.25, y, y_sum + line - 0.06, x + _PITCH * total, y_sum)
+        _draw_shortcut(axis, path.shortcut, left - _LEAD, y + path.tap * line, y_sum + line - 0.06, x + _PITCH * total,
+                       y_sum, within=path.tap > 0)
 
 
 def _draw_line(axis, steps, x, y, highlight, below, *, entered) -> None:
@@ -152,7 +157,7 @@ def _draw_line(axis, steps, x, y, highlight, below, *, entered) -> None:
         here = x + i * _PITCH
         _box(axis, here, y, step, marked=step.slot == highlight)
         if i or entered:
-            start = here - _PITCH + _half_width(steps[i - 1]) if i else here - _WIDTH / 2 - 0.12
+            start = here - _PITCH + _half_width(steps[i - 1]) if i else here - _WIDTH / 2 - _ENTRY
             _arrow(axis, (start, y), (here - _half_width(step), y))
         if below and step.kind != "sum":
             _caption(axis, here, y + _HEIGHT / 2 + 0.05, step)
@@ -199,16 +204,20 @@ def _caption(axis, x, y, step: Step) -> None:
 
 def _turn(axis, x, y, left, line) -> None:
     """From the end of one line to the beginning of the next."""
-    right, middle, entry = x + _WIDTH / 2 + 0.1, y + line - _HEIGHT / 2 - 0.1, left - 0.12
+    right, middle, entry = x + _WIDTH / 2 + 0.1, y + line - _HEIGHT / 2 - 0.1, left - _ENTRY
     axis.plot([x + _WIDTH / 2, right, right, entry, entry], [y, y, middle, middle, y + line], color="black",
               linewidth=1.0)
 
 
-def _draw_shortcut(axis, steps, x, y, bottom, x_sum, y_sum) -> None:
-    """From the block's input down, along the bottom and up to the sum, through the boxes of `steps`."""
-    axis.plot([x, x + 0.25], [y, y], color="black", linewidth=1.0)
-    axis.plot([x], [y], marker="o", color="black", markersize=5)
-    axis.plot([x, x, x_sum], [y, bottom, bottom], color="black", linewidth=1.6, linestyle=(0, (4, 2)), zorder=0.5)
+def _draw_shortcut(axis, steps, x, y, bottom, x_sum, y_sum, *, within: bool) -> None:
+    """Down from the block's input, or `within` the block from the beginning of a later line, along the bottom and up
+    to the sum, through the boxes of `steps`."""
+    start = x + (_LEAD - _ENTRY if within else 0)
+    if not within:
+        axis.plot([x, x + _LEAD], [y, y], color="black", linewidth=1.0)
+    axis.plot([start], [y], marker="o", color="black", markersize=5)
+    axis.plot([start, x, x, x_sum], [y, y, bottom, bottom], color="black", linewidth=1.6, linestyle=(0, (4, 2)),
+              zorder=0.5)
     _arrow(axis, (x_sum, bottom), (x_sum, y_sum + _HEIGHT / 2))
     axis.text(x + 0.08, bottom - 0.03, "shortcut" + ("" if steps else " (identity)"), va="bottom", fontsize=9.5)
     for i, step in enumerate(steps):
@@ -222,7 +231,8 @@ def _words(path: Path, numbers: bool) -> str:
 def _step_words(step: Step, path: Path, numbers: bool) -> str:
     if step.kind == "sum":
         through = ", then ".join(_step_words(s, path, numbers) for s in path.shortcut)
-        return f"plus the shortcut ({through or 'identity'})"
+        start = f" from behind {' '.join(path.lines[path.tap - 1][-1].label.split())}" if path.tap else ""
+        return f"plus the shortcut{start} ({through or 'identity'})"
     if step.kind == "empty":
         return f"nothing in {step.slot}"
     words = " ".join(step.label.split())

@@ -1,18 +1,17 @@
 """What a block does to its input, one step after the other, read off the module itself. Data for `figures.diagrams`.
 
 Nothing here asks for a placement by name: whatever `cbn_lab.blocks` builds, a reader's own placement included, is read
-by the slots that are filled, and so are the two blocks of a `models.ResidualBlock` with their shortcut.
+by the slots that are filled, and so are the layers of a residual block with their shortcut.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 SLOTS = ("norm_in", "weight", "norm", "activation", "norm_out")
-OUTPUT = "output layer"
 COMPLETE = "complete batch norm (our reconstruction)"
-_NO_SHAPES: Mapping = MappingProxyType({})
+NO_SHAPES: Mapping = MappingProxyType({})
 _GREEK = {"weight": "γ", "bias": "β"}
 
 
@@ -33,108 +32,60 @@ class Step:
 
 @dataclass(frozen=True)
 class Path:
-    """The steps of a block. A residual block has two lines, and a shortcut round both up to the sum in the second."""
+    """The steps of a block. A residual block has two or three lines, and a shortcut up to the sum in the last one.
+
+    `tap`: the line at whose beginning the shortcut leaves the path. `title`: what the row is called, where it has no
+    weights of its own. `end`: what comes next.
+    """
 
     lines: tuple[tuple[Step, ...], ...]
     shortcut: tuple[Step, ...] | None = None  # None: the block has none; empty: the identity
+    tap: int = 0
+    title: str = ""
+    end: str = "next\nlayer"
 
 
-def block_path(block, shapes: Mapping = _NO_SHAPES) -> Path:
-    """The path through what `blocks.block` made, a `models.ResidualBlock`, or an output layer.
+def block_path(block, shapes: Mapping = NO_SHAPES) -> Path:
+    """The path through what `blocks.block` made, or some slots of it; a residual block; or an output layer.
 
     `shapes`: submodule -> shape of what leaves it, for one image. ValueError for another module.
     """
-    from cbn_lab.models import ResidualBlock
+    from cbn_lab.residual import PreactivatedBlock, ResidualBlock
 
+    if isinstance(block, PreactivatedBlock):
+        first, weight = block.branch
+        lines = (*(tuple(_block_steps(part, shapes)) for part in (block.rest, first, weight)), (_sum(block, shapes),))
+        return Path((*lines[:2], lines[2] + lines[3]), tuple(_shortcut_steps(block.shortcut, shapes)),
+                    tap=int(block.projects), end="next")
     if not isinstance(block, ResidualBlock):
         return Path((tuple(_block_steps(block, shapes)),))
-    total = Step("sum", "+", "sum", shape=shapes.get(block.linear))
-    second = (*_half_block(block.linear, ("norm_in", "norm"), shapes), total,
+    second = (*_half_block(block.linear, ("norm_in", "norm"), shapes), _sum(block.linear, shapes),
               *_half_block(block.nonlinear, ("activation", "norm_out"), shapes))
     return Path((tuple(_block_steps(block.branch, shapes)), second), tuple(_shortcut_steps(block.shortcut, shapes)))
 
 
-def model_paths(model, image_shape: Sequence[int] | None = None) -> dict[tuple[int, ...], Path]:
-    """(layer, ...) -> path, for the blocks of a network of `models.build`, in order; () is the output layer.
-
-    Layers are counted from 1, as in the lists of activations and placements. With `image_shape` = (C, H, W) the steps
-    carry shapes, found by sending images of zeros through the network; its state is put back.
-
-    ValueError if the model holds no block that can be read, is preactivated (there a layer's parts stand in two blocks
-    of the network), or takes no image of that shape.
-    """
-    from cbn_lab.residual import PreactivatedBlock, ResidualBlock
-
-    if any(isinstance(child, PreactivatedBlock) for child in model.children()):
-        raise ValueError("no diagram is drawn of a preactivated residual net; draw one with join 'activated' or "
-                         "'normalized'")
-    shapes = _NO_SHAPES if image_shape is None else _shapes(model, image_shape)
-    found: dict[tuple[int, ...], Path] = {}
-    count = 0
-    for child in model.children():
-        blocks = 2 if isinstance(child, ResidualBlock) else int(hasattr(child, "activation"))
-        if blocks:
-            found[tuple(range(count + 1, count + blocks + 1))] = block_path(child, shapes)
-            count += blocks
-    if not found:
-        raise ValueError(f"this {type(model).__name__} holds no block of cbn_lab.blocks; a diagram can be drawn of the "
-                         "networks of cbn_lab.models.build")
-    return found | {(): block_path(list(model.children())[-1], shapes)}
+def filled_slots(module) -> dict:
+    """Name of the slot -> what is in it, in order, of a block or of a part of one; empty for another module."""
+    slots = dict(module.named_children())
+    return slots if set(slots) <= set(SLOTS) else {}
 
 
-def grouped(paths: Mapping[tuple[int, ...], Path]) -> dict[str, Path]:
-    """Equal blocks as one: "layers 1–6" -> path. Of several, the parameters are added up and the shapes left out."""
-    groups: dict[Path, list[tuple[int, ...]]] = {}
-    for layers, path in paths.items():
-        groups.setdefault(_bare(path), []).append(layers)
-    return {_layer_names([n for layers in group for n in layers]): _joined([paths[layers] for layers in group])
-            for group in groups.values()}
-
-
-def _bare(path: Path) -> Path:
-    """The same path without numbers: equal for blocks that do the same."""
-    def bare(steps):
-        return tuple(replace(step, parameters=0, shape=None) for step in steps)
-
-    return Path(tuple(map(bare, path.lines)), None if path.shortcut is None else bare(path.shortcut))
-
-
-def _joined(paths: Sequence[Path]) -> Path:
-    if len(paths) == 1:
-        return paths[0]
-
-    def join(parts: Iterable[tuple[Step, ...]]):
-        return tuple(replace(steps[0], parameters=sum(step.parameters for step in steps), shape=None)
-                     for steps in zip(*parts, strict=True))
-
-    lines = tuple(join(lines) for lines in zip(*(path.lines for path in paths), strict=True))
-    return Path(lines, None if paths[0].shortcut is None else join(path.shortcut for path in paths))
-
-
-def _layer_names(layers: Sequence[int]) -> str:
-    """[1, 2, 3, 5] -> "layers 1–3, 5"; none: the output layer."""
-    runs: list[list[int]] = []
-    for n in layers:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    words = [f"{a}" if a == b else f"{a}–{b}" for a, b in runs]
-    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(words)}" if words else OUTPUT
+def _sum(module, shapes) -> Step:
+    return Step("sum", "+", "sum", shape=shapes.get(module))
 
 
 def _block_steps(block, shapes) -> Iterator[Step]:
-    slots = dict(block.named_children())
+    numbered = dict(block.named_children())
     if _is_weight(block):
         yield from _slot_steps("weight", block, shapes)
-    elif "weight" in slots and set(slots) <= set(SLOTS):
+    elif slots := filled_slots(block):
         for slot, module in slots.items():
             yield from _slot_steps(slot, module, shapes)
-    elif list(slots) == ["0", "1"] and _is_weight(slots["1"]):  # an output layer behind an input norm
+    elif list(numbered) == ["0", "1"] and _is_weight(numbered["1"]):  # an output layer behind an input norm
         yield from _half_block(block, ("norm_in", "norm"), shapes)
     else:
         raise ValueError(f"a {type(block).__name__} is no block that can be drawn: expected what "
-                         "blocks.block(weight_layer, activation, placement) returns, or a models.ResidualBlock")
+                         "blocks.block(weight_layer, activation, placement) returns, or a residual block of a network")
 
 
 def _is_weight(module) -> bool:
@@ -218,29 +169,3 @@ def _name(module, longest: int = 12) -> str:
 
 def _count(module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _shapes(model, image_shape: Sequence[int]) -> dict:
-    """Submodule -> shape of its output for one image. Two images of zeros, in eval mode, without gradients."""
-    import torch
-
-    found, modes = {}, {module: module.training for module in model.modules()}
-
-    def note(module, inputs, output):
-        found[module] = tuple(output.shape[1:])
-
-    hooks = [module.register_forward_hook(note) for module in modes]
-    like = next(model.parameters())
-    try:
-        model.eval()
-        with torch.no_grad():
-            model(torch.zeros(2, *image_shape, dtype=like.dtype, device=like.device))
-    except RuntimeError as error:
-        raise ValueError(f"image_shape must be the (channels, height, width) that this network takes, got "
-                         f"{tuple(image_shape)}; torch says: {str(error).splitlines()[0]}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    return found
