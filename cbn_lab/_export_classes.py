@@ -24,6 +24,8 @@ def own_classes(options: dict, dims: int, *, low: bool) -> dict[str, list[str]]:
         "LeCunTanh": _LECUN_TANH,
         "Affine": [f"class Affine{base}  # gamma and shift alone, without statistics", "    def forward(self, x):",
                    f"        return x * {affine}", ""],
+        "Shift": [f"class Shift{base}  # the pre-shift behind a sum", "    def forward(self, x):",
+                  f"        return x + self.bias{wide}{cast}", ""],
         "CenterOnly": [f"class CenterOnly{base}  # takes the mean out and leaves the scale",
                        "    def forward(self, x):", *widen,
                        f"        mean = var_mean(x, {axes}, correction=0)[1] if self.training else "

@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from itertools import groupby
 
-from cbn_lab import blocks
 from cbn_lab._export_classes import own_classes
-from cbn_lab._export_residual import BODY, RESNETS, layer_widths, residual
+from cbn_lab._export_residual import RESNETS, Residual, layer_sizes, residual
+from cbn_lab._export_slots import NORM_OPTIONS, Slots, block_slots, norm_layer
 from cbn_lab._export_text import listed, wrapped
 from cbn_lab.config import TrainConfig
 
@@ -19,8 +19,6 @@ _ACTIVATIONS = {"sigmoid": "nn.Sigmoid", "tanh": "nn.Tanh", "relu": "nn.ReLU", "
                 "gelu": "nn.GELU", "softplus": "nn.Softplus", "lecun_tanh": "LeCunTanh", "softsign": "nn.Softsign",
                 "identity": "nn.Identity"}
 _PLACEMENTS = ("none", "before", "after", "before_weight", "both", "complete")
-_NORM_OPTIONS = ("eps", "momentum", "affine", "track_running_stats")
-
 
 
 @dataclass(frozen=True)
@@ -46,55 +44,40 @@ class _Layer:
     placement: str
 
 
-@dataclass(frozen=True)
-class _Half:
-    """What stands before or behind the activation of a CBN layer: an expression or None, and what in it is fixed."""
-
-    expression: str | None
-    fixed: tuple[str, ...] = ()
-
-
 def describe(config: TrainConfig, channels: int, size: int, classes: int) -> Network:
     """ValueError for what plain PyTorch has no name for."""
     layers = _layers(config, channels, size)
     options = _known_options(config, layers)
     dims = 1 if config.model == "mlp" else 2
-    slots = {layer.placement: _slots(layer.placement, options, dims) for layer in layers}
-    residual_class, model = _blocks(config, channels, layers, slots)
-    body, places = _body(config.model, len(layers))
+    slots = {layer.placement: block_slots(layer.placement, options, dims) for layer in layers}
+    found = _residual(config, channels, layers, slots, options) if config.model in RESNETS else None
+    model = found.sizes if found else _block_lines(layers, slots)
+    body, places = (found.body, list(range(len(layers)))) if found else _body(config.model, len(layers))
     last = layers[-1]
     head = [f"nn.Linear({last.c_out}, {classes})"]
     if last.placement == "before_weight":
-        head.insert(0, _norm(1, str(last.c_out), options))
+        head.insert(0, norm_layer(1, str(last.c_out), options))
     if dims == 2:
         head = ["nn.AdaptiveAvgPool2d(1)", "nn.Flatten()", *head]
     layout = ".to(memory_format=channels_last)" * (dims == 2)  # kernels as in fit
-    model += wrapped(f"model = nn.Sequential({', '.join([*body, *head])}){layout}")
+    model = [*model, *wrapped(f"model = nn.Sequential({', '.join([*body, *head])}){layout}")]
     shifts = [place for place, layer in zip(places, layers, strict=True) if slots[layer.placement].shifts]
     k = float(options.get("shift_lr_multiplier", 9.0))
-    own = own_classes(options, dims, low=config.precision != "fp32")
-    used = [line for name, lines in own.items() if any(name in m for m in (*residual_class, *model)) for line in lines]
-    return Network([*used, *residual_class], model,
+    own, block = own_classes(options, dims, low=config.precision != "fp32"), found.block if found else []
+    used = [line for name, lines in own.items() if any(name in m for m in (*block, *model)) for line in lines]
+    return Network([*used, *block], model,
                    tuple(dict.fromkeys(name for slot in slots.values() for name in slot.fixed)),
-                   _forward(shifts, len(layers), k) if shifts and k != 1 else [])
+                   _forward(shifts, len(layers), k, found.plain if found else ()) if shifts and k != 1 else [])
 
 
-def _blocks(config: TrainConfig, channels: int, layers: list[_Layer], slots: dict) -> tuple[list[str], list[str]]:
-    """(the class Residual, if any, the lines that make the blocks)."""
-    if config.model not in RESNETS:
-        return [], _block_lines(layers, slots)
-    if config.model_options:
-        raise ValueError(f"the script of {config.model} knows no model options, got "
-                         f"{', '.join(config.model_options)}; leave them out, or export model 'convnet'")
-    first, block = layers[0], slots[layers[0].placement]
-    if len({(layer.activation, layer.placement) for layer in layers}) > 1 or block.fixed:
+def _residual(config: TrainConfig, channels: int, layers: list[_Layer], slots: dict, options: dict) -> Residual:
+    first = layers[0]
+    if len({(layer.activation, layer.placement) for layer in layers}) > 1 or slots[first.placement].fixed:
         raise ValueError(f"the script of {config.model} has one activation and one placement for all blocks, and no "
                          "CBN layer in which a gamma or shift is left out beside others; export with these, or model "
                          "'convnet'")
-    parts = [re.sub(r"\bactivation\b", f"{_ACTIVATIONS[first.activation]}()", part) for part in block.layers]
-    complete = first.placement == "complete"  # its layer begins behind the sum, whatever it begins with
-    return residual(config.model, channels, parts, 1 if complete else block.layers.index("activation"),
-                    shift=complete and block.bias, low=LOW.get(config.precision, ""))
+    return residual(config, channels, slots[first.placement], f"{_ACTIVATIONS[first.activation]}()",
+                    norm_layer(2, "c_out", options))
 
 
 def _body(model: str, layers: int) -> tuple[list[str], list[int]]:
@@ -106,21 +89,20 @@ def _body(model: str, layers: int) -> tuple[list[str], list[int]]:
         return body, [i + sum(end <= i for end in _POOLED) for i in places]
     if model == "mlp":
         return ["nn.Flatten()", "*blocks"], [i + 1 for i in places]
-    return BODY if model in RESNETS else ["*blocks"], places
+    return ["*blocks"], places
 
 
 def _layers(config: TrainConfig, channels: int, size: int) -> list[_Layer]:
     given = config.model_options
-    if config.model == "mlp":
+    if config.model in RESNETS:
+        sizes = layer_sizes(config, channels)
+    elif config.model == "mlp":
         width, depth = given.get("width", 128), given.get("depth", 3)
         sizes = [(n, width, 1) for n in [channels * size**2, *[width] * (depth - 1)]]
     else:
         widths, strides = given.get("widths", (16, 16, 32, 32, 64, 64)), given.get("strides")
         if config.model == "vgg16":
             widths, strides = _VGG16, [1] * len(_VGG16)
-        elif config.model in RESNETS:
-            widths = layer_widths(config.model)
-            strides = [1 if i == 0 else b // a for i, (a, b) in enumerate(zip([1, *widths], widths, strict=False))]
         strides = strides or [1 + i % 2 for i in range(len(widths))]
         sizes = list(zip([channels, *widths[:-1]], widths, strides, strict=True))
     chosen = {}
@@ -140,8 +122,8 @@ def _known_options(config: TrainConfig, layers: list[_Layer]) -> dict:
         raise ValueError(f"the script uses PyTorch's own batch norm, not norm {config.norm_options['norm']!r}; export "
                          "with norm 'batch_norm'")
     options.pop("sync", None)  # one process: nothing to synchronize with
-    if not any(layer.placement == "complete" for layer in layers) and set(options) - set(_NORM_OPTIONS):
-        raise ValueError(f"the script knows the norm options {', '.join(_NORM_OPTIONS)}, got "
+    if not any(layer.placement == "complete" for layer in layers) and set(options) - set(NORM_OPTIONS):
+        raise ValueError(f"the script knows the norm options {', '.join(NORM_OPTIONS)}, got "
                          f"{', '.join(options)}; leave the others out")
     composed = not (options.get("center", True) and options.get("scale", True))
     if composed and (options.get("momentum", 0.1) is None or not options.get("track_running_stats", True)):
@@ -150,70 +132,7 @@ def _known_options(config: TrainConfig, layers: list[_Layer]) -> dict:
     return options
 
 
-@dataclass(frozen=True)
-class _Slots:
-    """A block as expressions in c_in, c_out, stride and activation."""
-
-    layers: tuple[str, ...]
-    bias: bool
-    fixed: tuple[str, ...] = ()
-    shifts: bool = False
-
-
-def _slots(placement: str, options: dict, dims: int) -> _Slots:
-    if placement == "complete":
-        return _complete(options, dims)
-    bias = blocks.needs_bias(placement)
-    norm = _norm(dims, "c_out", options)
-    layers = [_weight(dims, bias), "activation"]
-    if placement in ("before", "both"):
-        layers.insert(1, norm)
-    if placement in ("after", "both"):
-        layers.append(norm)
-    if placement == "before_weight":
-        layers.insert(0, _norm(dims, "c_in", options))
-    return _Slots(tuple(layers), bias)
-
-
-def _complete(options: dict, dims: int) -> _Slots:
-    """The structure of `norms.CompleteBatchNorm2d`. The pre-shift is the weight layer's bias where it stands alone."""
-    where, gamma = options.get("standardize", "after"), options.get("gamma", "after")
-    pre_shift, post_shift = options.get("pre_shift", True), options.get("post_shift", True)
-    gamma_before = gamma in ("before", "both")
-    bias = pre_shift and where == "after" and not gamma_before
-    before = _half(where != "after", gamma_before, pre_shift and not bias, options, dims)
-    after = _half(where != "before", gamma in ("after", "both"), post_shift, options, dims)
-    layers, fixed = [_weight(dims, bias)], []
-    for half in (before, _Half("activation"), after):
-        if half.expression:
-            fixed += [f".{len(layers)}.{name}" for name in half.fixed]
-            layers.append(half.expression)
-    return _Slots(tuple(layers), bias, tuple(fixed), pre_shift or post_shift)
-
-
-def _half(standardized: bool, gamma: bool, shift: bool, options: dict, dims: int) -> _Half:
-    fixed = (() if gamma else ("weight",)) + (() if shift else ("bias",))
-    if not standardized:
-        return _Half("Affine(c_out)" if gamma or shift else None, fixed)
-    for switch, name in (("center", "ScaleOnly"), ("scale", "CenterOnly")):
-        if not options.get(switch, True):
-            return _Half(f"{name}(c_out)", fixed)
-    return _Half(_norm(dims, "c_out", options | {"affine": gamma or shift}), fixed if gamma or shift else ())
-
-
-def _norm(dims: int, features: str, options: dict) -> str:
-    defaults = {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True}
-    given = "".join(f", {name}={options[name]!r}" for name in _NORM_OPTIONS
-                    if options.get(name, defaults[name]) != defaults[name])
-    return f"nn.BatchNorm{dims}d({features}{given})"
-
-
-def _weight(dims: int, bias: bool) -> str:
-    sizes = "nn.Conv2d(c_in, c_out, 3, stride, padding=1" if dims == 2 else "nn.Linear(c_in, c_out"
-    return f"{sizes}{'' if bias else ', bias=False'})"
-
-
-def _block_lines(layers: list[_Layer], slots: dict[str, _Slots]) -> list[str]:
+def _block_lines(layers: list[_Layer], slots: dict[str, Slots]) -> list[str]:
     """One comprehension for each run of layers with one placement; what is the same in the whole run is filled in."""
     lines = []
     for placement, run in groupby(layers, lambda layer: layer.placement):
@@ -234,8 +153,8 @@ def _block_lines(layers: list[_Layer], slots: dict[str, _Slots]) -> list[str]:
     return lines
 
 
-def _forward(places: list[int], blocks: int, multiplier: float) -> list[str]:
-    """`places`: of the blocks in `model` that have shifts."""
+def _forward(places: list[int], blocks: int, multiplier: float, plain: tuple[str, ...]) -> list[str]:
+    """`places`: of the blocks in `model` that have shifts; `plain`: parts of the names of other biases."""
     root, first, last = math.sqrt(multiplier), places[0], places[-1]
     times = int(root) if root.is_integer() else root
     shifts = f"n: {times!r} * a for n, a in model[:-1].named_parameters()"
@@ -244,6 +163,7 @@ def _forward(places: list[int], blocks: int, multiplier: float) -> list[str]:
         if places == list(range(first, last + 1)):
             where = f"range({last + 1})" if first == 0 else f"range({first}, {last + 1})"
         shifts = f'f"{{i}}.{{n}}": {times!r} * a for i in {where} for n, a in model[i].named_parameters()'
+    chosen = " and ".join(['"bias" in n', *(f'"{part}" not in n' for part in plain)])
     return [f"def logits(model, images):  # a shift is stored as a and used as {root:.4g} a: it learns {multiplier:g} "
             "times as fast",
-            *wrapped(f'    return func.functional_call(model, {{{shifts} if "bias" in n}}, images)')]
+            *wrapped(f'    return func.functional_call(model, {{{shifts} if {chosen}}}, images)')]

@@ -19,7 +19,7 @@ def listed(values: list) -> str:
 
 
 def wrapped(line: str, width: int = LINE, within: tuple[int, ...] = ()) -> list[str]:
-    """A line that is too long, cut after a comma or before a "for"; the rest stands under the bracket it is in.
+    """A line that is too long, cut after a comma or before "for" or "if"; the rest stands under the bracket it is in.
 
     `within`: where the contents of the brackets begin that an earlier line has opened.
     """
@@ -29,7 +29,7 @@ def wrapped(line: str, width: int = LINE, within: tuple[int, ...] = ()) -> list[
     for i, character in enumerate(line):
         inside = brackets[-1]
         brackets.append((*inside, i + 1) if character in "([{" else inside[:-1] if character in ")]}" else inside)
-    cuts = [m.end() for m in re.finditer(r", | (?=for )", line) if m.end() <= width and brackets[m.end()]]
+    cuts = [m.end() for m in re.finditer(r", | (?=(?:for|if) )", line) if m.end() <= width and brackets[m.end()]]
     cuts = [cut for cut in cuts if not re.search(r" for (?!.* in )", line[:cut])]  # not among the names after "for"
     cuts = [cut for cut in cuts if cut > brackets[cut][-1]]
     if not cuts:

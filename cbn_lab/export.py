@@ -6,10 +6,11 @@ and what fit draws at random the script draws in the same order, so that on one 
 the losses agree to the last bit (for weights of fewer than 16 numbers: nearly). Settings that change no number are left
 out: `evaluate_every`, `log_every`, `compile`, `cuda_graphs`, `sync`, `sync_norm`.
 
-Our CBN is a reconstruction, and the script says so. In it a CBN layer is a weight layer with a bias (the pre-shift),
-the activation, and a batch norm behind it; a shift with the multiplier k is stored as a and used as sqrt(k) a. (A hook
-that multiplies its gradient by k would save a line and is equal but for rounding, which training amplifies: with relu
-in the default convnet the loss of a batch was off by up to 0.03 to 0.1 nats, in 8 of 8 seeds, 10 epochs, on a CPU.)
+Our CBN is a reconstruction, and the script says so. In it a CBN layer is a weight layer with a bias (the pre-shift;
+behind the sum of a residual net it is a layer of its own), the activation, and a batch norm behind it; a shift with the
+multiplier k is stored as a and used as sqrt(k) a. (A hook that multiplies its gradient by k would save a line and is
+equal but for rounding, which training amplifies: with relu in the default convnet the loss of a batch was off by up to
+0.03 to 0.1 nats, in 8 of 8 seeds, 10 epochs, on a CPU.)
 """
 
 import re
@@ -35,7 +36,7 @@ _LOW = {"bf16": "bfloat16", "fp16": "float16"}
 # What a script may import from torch, where it is used.
 _FROM_TORCH = ("addcmul", "arange", "autocast", "bfloat16", "channels_last", "float16", "from_numpy", "func",
                "manual_seed", "nn", "no_grad", "optim", "rand", "randint", "randn", "randperm", "rsqrt", "tanh",
-               "tensor", "var_mean", "where", "zeros")
+               "tensor", "var_mean", "where")
 
 
 def script(config: TrainConfig, *, root=None) -> str:

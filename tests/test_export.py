@@ -5,6 +5,7 @@ importing torch takes longer than these trainings.
 """
 
 import ast
+import itertools
 import json
 import os
 import subprocess
@@ -148,6 +149,30 @@ def test_residual_nets(tmp_path):
                     replace(config, model="resnet18", placement="before_weight", epochs=1)], tmp_path)
 
 
+@pytest.mark.parametrize("join", ["normalized", "preactivated"])
+def test_joins_of_residual_nets(tmp_path, join):
+    """Each placement and each activation; placement none has no norm for the join normalized."""
+    config = replace(SMALL, model="resnet20", train_images=25, batch_size=12, epochs=1, model_options={"join": join})
+    places = [place for place in PLACEMENTS if (place, join) != ("none", "normalized")]
+    _require_equal([*(replace(config, placement=places[i % len(places)], activation=name)
+                      for i, name in enumerate(ACTIVATIONS)),
+                    *(replace(config, activation="tanh", norm_options=options) for options in (
+                        {"standardize": "both", "gamma": "both"}, {"pre_shift": False}, {"shift_lr_multiplier": 1.0},
+                        {"center": False, "eps": 1e-3})),
+                    replace(config, placement="after", norm_options={"affine": False, "momentum": 0.5}),
+                    replace(config, precision="bf16", placement=["complete"] * 19)], tmp_path)
+
+
+def test_sizes_of_residual_nets(tmp_path):
+    """Stages of other widths, more or fewer of them, of other depth, and shortcuts of the other kind; in each join."""
+    config = replace(SMALL, model="resnet18", train_images=25, batch_size=12, epochs=1, activation="tanh")
+    sizes = ({"widths": [4, 8]}, {"widths": [6, 8, 8], "projection": False}, {"widths": [4, 6], "blocks_per_stage": 1},
+             {"widths": [8, 4], "projection": False, "blocks_per_stage": 3})
+    _require_equal([replace(config, model_options=size | {"join": join}, placement=placement)
+                    for join in ("activated", "normalized", "preactivated") for size, placement in zip(
+                        sizes, ("complete", "before", "before_weight", "complete"), strict=True)], tmp_path)
+
+
 def _config(net, layers, options, **rest):
     names, places = zip(*layers, strict=True)
     return replace(net, activation=names, placement=places, norm_options={} if set(places) == {"none"} else options,
@@ -254,13 +279,17 @@ def test_scripts_are_short_and_say_what_they_are():
     assert "reconstruction" in export.script(replace(SMALL, placement=("none", "none", "complete"))).splitlines()[0]
 
 
-@pytest.mark.parametrize("model, longest", [("mlp", 31), ("convnet", 32), ("vgg16", 35), ("resnet20", 45),
-                                            ("resnet56", 45), ("resnet18", 45)])
+@pytest.mark.parametrize("model, longest", [("mlp", 31), ("convnet", 32), ("vgg16", 35), ("resnet20", 47),
+                                            ("resnet56", 47), ("resnet18", 47)])
 def test_scripts_for_cifar_are_short(model, longest, cifar):
-    for placement in PLACEMENTS:
-        text = export.script(replace(share.DEFAULT, data="cifar10", model=model, placement=placement),
-                             root=cifar / "data")
-        assert _lines(text) <= longest and max(map(len, text.splitlines())) <= 120
+    joins = [{"join": join} for join in ("activated", "normalized", "preactivated") if model.startswith("resnet")]
+    for placement, options in itertools.product(PLACEMENTS, joins or [{}]):
+        if placement == "none" and options == {"join": "normalized"}:
+            continue  # no network
+        text = export.script(replace(share.DEFAULT, data="cifar10", model=model, placement=placement,
+                                     model_options=options), root=cifar / "data")
+        assert _lines(text) <= longest + 3 * (options.get("join", "activated") != "activated")
+        assert max(map(len, text.splitlines())) <= 120
 
 
 def test_a_long_state_is_wrapped_and_can_still_be_read():
@@ -278,7 +307,8 @@ def test_a_long_state_is_wrapped_and_can_still_be_read():
     ({"data": "imagefolder:somewhere"}, "can load digits, cifar10, cifar100, not 'imagefolder:somewhere'"),
     ({"model": "resnet9", "model_options": {}}, "convnet, vgg16, resnet20, resnet56, resnet18, not for 'resnet9'"),
     ({"model": "resnet20", "model_options": {}, "norm_options": {"gamma": None}}, "no CBN layer in which a gamma"),
-    ({"model": "resnet20", "model_options": {"join": "preactivated"}}, "knows no model options, got join"),
+    ({"model": "resnet20", "model_options": {"join": "normalized"}, "placement": "none"}, "has no norm; use join"),
+    ({"model": "resnet20", "model_options": {"join": "outside"}}, "unknown join 'outside'; known: activated"),
     ({"model": "resnet20", "model_options": {}, "activation": ["relu"] * 18 + ["tanh"]}, "one activation and one"),
     ({"placement": "before", "norm_options": {"norm": "batch_norm_written_out"}}, "export with norm 'batch_norm'"),
     ({"placement": "before", "norm_options": {"device": "cpu"}}, "leave the others out"),
