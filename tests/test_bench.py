@@ -273,6 +273,8 @@ def test_steps_of_different_operations_are_not_compared():
 
 def test_limits_lie_below_what_operations_and_what_bytes_allow(monkeypatch):
     monkeypatch.setattr(limits.data, "available", lambda root: {"cifar10": "missing: the test brings its own"})
+    shares, measured = limits.shares, []  # before they are rounded: after a pause in one, the others may round to 0
+    monkeypatch.setattr(limits, "shares", lambda *a: measured.append(shares(*a)) or measured[-1])
     tiny = {"convnet": {"model_options": {"widths": (4,)}}}
     rows, skipped, sources = limits.measure(repeats=1, nets=tiny, timed=("convnet",), batch_size=8, steps=1)
     assert skipped is None and sources["train"].startswith("random.npz")
@@ -283,9 +285,10 @@ def test_limits_lie_below_what_operations_and_what_bytes_allow(monkeypatch):
             assert 1e6 / sum(row.notes["microseconds_per_image"].values()) == pytest.approx(row.value, rel=0.05)
         if "here" in row.name:
             assert row.value > 0 and sum(row.notes["share_of_time"].values()) == pytest.approx(1, abs=0.01)
-            busy = {kind for kind, share in row.notes["share_of_time"].items() if share > 0}
-            assert busy >= {"convolution, product", "norm", "elementwise", "data", "optimizer"}
-            assert row.value * row.notes["limit"] == pytest.approx(row.notes["images_per_second"], rel=0.01, abs=1)
+            rounded = 1 + 0.5 * row.value  # both are whole numbers
+            assert row.value * row.notes["limit"] == pytest.approx(row.notes["images_per_second"], 0.01, rounded)
+    kinds = ("convolution, product", "norm", "elementwise", "data", "optimizer")
+    assert len(measured) == len(limits.PLACEMENTS) and all(found[kind] > 0 for found in measured for kind in kinds)
     by_name = {row.name: row.value for row in rows}
     assert by_name["convnet, before: limit on NVIDIA H200"] > by_name["convnet, before: limit on NVIDIA T4"]
 

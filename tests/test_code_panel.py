@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+import clock
 import ipywidgets
 import pytest
 
@@ -219,4 +220,4 @@ def test_restore_reads_what_was_typed_before_the_click_though_it_comes_later(hos
         await asyncio.sleep(1.5 * display.TYPED_SECONDS)
         assert host.config == replace(SMALL, seed=7) and "restored" in _message(panel)
 
-    asyncio.run(scene())
+    clock.run(scene())

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from dataclasses import replace
 
+import clock
 import ipywidgets
 import matplotlib
 import pytest
@@ -110,7 +111,7 @@ def test_changes_that_follow_each_other_lead_to_one_redraw():
         await asyncio.sleep(0.4)
         return view
 
-    view = asyncio.run(drag())
+    view = clock.run(drag())
     assert drawn == [{"heights": [9, 9], "word": "bar"}] and view.caption.value == "<p>bar [9, 9]</p>"
 
 
@@ -121,7 +122,7 @@ def test_what_breaks_a_redraw_on_the_loop_is_shown_too():
         await asyncio.sleep(0.4)
         return view
 
-    assert "no &lt;bars&gt;" in asyncio.run(untick()).trouble.value
+    assert "no &lt;bars&gt;" in clock.run(untick()).trouble.value
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -5,6 +5,7 @@ import contextlib
 import html
 import types
 
+import clock
 import ipywidgets
 import pytest
 from IPython.core.events import EventManager, available_events
@@ -235,10 +236,11 @@ def test_ten_steps_of_the_slider_draw_once(monkeypatch):
         await asyncio.sleep(0.3)
         assert count == [1] and _picture(shown) == figures.learning_curves(ARMS, upto=4.5).png(player.DPI)
 
-    asyncio.run(scene())
+    clock.run(scene())
 
 
 def test_play_starts_over_reaches_the_end_and_can_be_paused(monkeypatch):
+    monkeypatch.setattr(player, "time", clock.Time)
     monkeypatch.setattr(player, "FRAME_SECONDS", 0.01)
 
     async def scene():
@@ -259,10 +261,12 @@ def test_play_starts_over_reaches_the_end_and_can_be_paused(monkeypatch):
         await _until(lambda: not shown.transport.playing)
         assert _slider(shown).value == 10 and _picture(shown) == figures.learning_curves(ARMS).png(player.DPI)
 
-    asyncio.run(scene())
+    clock.run(scene())
 
 
-def test_a_double_click_on_play_plays():
+def test_a_double_click_on_play_plays(monkeypatch):
+    monkeypatch.setattr(player, "time", clock.Time)
+
     async def scene():
         shown = widgets.Player(ARMS)
         button = _button(shown, "Play")
@@ -273,7 +277,7 @@ def test_a_double_click_on_play_plays():
         shown.close()
         await _until(lambda: not shown.transport.playing)
 
-    asyncio.run(scene())
+    clock.run(scene())
 
 
 def test_without_a_loop_play_shows_the_end():

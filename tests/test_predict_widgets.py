@@ -10,7 +10,8 @@ import pytest
 
 from cbn_lab import figures, predictions, progress, runs, widgets
 from cbn_lab.train import TrainConfig
-from cbn_lab.widgets import display
+from cbn_lab.widgets import display, pace
+from cbn_lab.widgets import live as live_module
 from cbn_lab.widgets import predictor as flow
 
 ITEMS = ["before", "none", "complete"]
@@ -97,7 +98,7 @@ def _shown(predict):
     return [{key: value for key, value in state.items() if key != "children"} for state in states]
 
 
-async def _until(condition, seconds=30.0):
+async def _until(condition, seconds=120.0):
     end = time.perf_counter() + seconds
     while not condition():
         assert time.perf_counter() < end, "nothing happened"
@@ -400,6 +401,15 @@ def test_a_curve_is_drawn_while_it_is_trained_and_judged_at_the_end(monkeypatch)
     monkeypatch.setattr(flow, "FOLLOW_SECONDS", 0.05)
 
     async def scene():
+        go_on = asyncio.Event()
+
+        async def halting(*arguments):
+            async for record in pace.paced(*arguments):
+                yield record
+                if record.epoch >= 20:
+                    await go_on.wait()
+
+        monkeypatch.setattr(live_module, "paced", halting)
         live = _live(("complete",), epochs=40)
         predict = widgets.predict_curve("7.7", "How?", live, epochs=(10, 40))
         _guess(predict, values=(20.0, 70.0))
@@ -409,6 +419,7 @@ def test_a_curve_is_drawn_while_it_is_trained_and_judged_at_the_end(monkeypatch)
         assert run.disabled and "Training" in _words(predict) and predict.prediction.right is None
         await _until(lambda: _picture(predict) != guessed)
         assert live.running and predict.prediction.right is None
+        go_on.set()
         await live.done()
         await _until(lambda: predict.prediction.right is not None)
         assert len(live.runs) == 1 and "Brier score (" in _words(predict)

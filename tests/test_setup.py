@@ -121,7 +121,7 @@ def _make(*arguments, cwd=ROOT, **environment):
         pytest.skip("make is not installed")
     inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     return subprocess.run(["make", *arguments], cwd=cwd, env=inherited | environment, capture_output=True, text=True,
-                          timeout=60)
+                          timeout=200)
 
 
 def _targets() -> set[str]:
