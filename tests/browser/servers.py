@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 IPYWIDGETS7 = ROOT / ".venv-ipywidgets7"
 TOKEN = "test"
-START_SECONDS = 90
+START_SECONDS = 150
 # Extensions that other packages bring to JupyterLab; Voila tries to load them and shows errors in the console.
 NOT_IN_VOILA = ["jupyterlab-jupytext", "@jupyter-notebook/lab-extension", "@voila-dashboards/jupyterlab-preview"]
 # No other tabs' state, no news, all cells in the page, a kernel at once instead of a question.
@@ -91,12 +91,18 @@ def serve(kind: str, folder: Path):
                   folder / "server.log")
         yield Server(kind, address, work)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # the group: a kernel is a process of its own
+        _end(process, signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(20)
+            _end(process, signal.SIGKILL)
+            process.wait(60)
+
+
+def _end(process: subprocess.Popen, number: int) -> None:
+    """Send the signal to the group, since a kernel is a process of its own."""
+    with contextlib.suppress(ProcessLookupError):  # one that could not start has no group left, and says why elsewhere
+        os.killpg(process.pid, number)
 
 
 def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:

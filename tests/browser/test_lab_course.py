@@ -1,7 +1,6 @@
 """Notebooks 00 and 03 in JupyterLab: all cells run, menus and sliders redraw, training starts and stops."""
 
 import re
-import time
 
 from books import changed, pixels
 
@@ -48,13 +47,9 @@ def test_notebook_00(lab):
     expect(caption).to_contain_text(re.compile("live: .*training loss"))
     changed(picture, third)
     stop.click()
-    began = time.monotonic()
     expect(chooser.locator(".widget-hbox .widget-html-content").last).to_have_text("stopped")
-    waited = time.monotonic() - began
-    print(f"Stop took {waited:.2f} s")
     expect(stop).to_be_disabled()
     book.shoot(chooser, "stopped")
-    assert waited < 5  # under a second on an idle machine; here the tests share the processor
 
 
 def test_the_recorded_runs_explorer(lab):

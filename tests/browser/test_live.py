@@ -1,7 +1,6 @@
 """Live training in JupyterLab: two at once, Stop, running a cell again, the keyboard, a dark and narrow window."""
 
 import re
-import time
 
 import books
 import pytest
@@ -60,11 +59,8 @@ def test_two_train_at_once_and_running_a_cell_again_ends_its_own(front_end, requ
     before = books.pixels(_picture(first))
     books.changed(_picture(first), before)
 
-    began = time.monotonic()
     _button(first, "Stop").click()
-    expect(_status(first)).to_have_text("stopped")
-    print(f"Stop took {time.monotonic() - began:.2f} s")
-    assert time.monotonic() - began < 10  # under a second on an idle machine; here the tests share the processor
+    expect(_status(first)).to_have_text("stopped")  # and not "finished": long before its end
     _assert_running(book, "[False, False, False]")
 
 

@@ -1,7 +1,6 @@
 """The playground in notebook 07 and alone: slots and menus by mouse and by keyboard, training, the code to copy."""
 
 import re
-import time
 
 import pytest
 from books import changed, pixels
@@ -18,7 +17,8 @@ class Play:
         self.words = scope.locator("[role=status]").first
         self.table = scope.locator(".widget-html table").first
         self.state = scope.locator(".widget-text:has(.widget-label:text-is('state')) input").first
-        self.status = scope.locator(".widget-hbox:has(> button:text-is('Stop')) .widget-html-content").last
+        buttons = scope.locator(".widget-hbox:has(> button:text-is('Stop'))").first  # a page has them more than once
+        self.status = buttons.locator(".widget-html-content").last
         self.script = scope.locator(".widget-textarea textarea").first
 
     def slot(self, place):
@@ -37,6 +37,15 @@ class Play:
         for key in ("Space", *keys, "Enter"):
             menu.press(key)
 
+    def make_long(self):
+        """So many epochs that a training still runs when it is looked at, however busy the machine is."""
+        from playwright.sync_api import expect
+
+        field = self.scope.locator(".widget-text:has(.widget-label:text-is('epochs')) input").first
+        field.fill("200")
+        field.press("Enter")
+        expect(self.state).to_have_value(re.compile("epochs=200"))  # a click may overtake what was typed
+
     def wait_for_running(self):
         """Until the curve of a running training has grown twice."""
         before = pixels(self.curves)
@@ -47,11 +56,8 @@ class Play:
         from playwright.sync_api import expect
 
         self.button("Stop").click()
-        began = time.monotonic()
+        expect(self.status).to_have_text("stopped")  # and not "finished": long before its end
         expect(self.button("Stop")).to_be_disabled()
-        waited = time.monotonic() - began
-        print(f"Stop took {waited:.2f} s")
-        assert waited < 5  # under a second on an idle machine; here the tests share the processor
 
 
 def _open(front_end, size=(1300, 1000)):
@@ -84,6 +90,7 @@ def test_notebook_07(front_end, request):
     play.slot("after the activation").press("Enter")  # by keyboard
     changed(play.diagram, diagram)
 
+    play.make_long()
     play.button("Start").click()
     play.wait_for_running()
     book.shoot(play.curves, f"07_{front_end}_training")
@@ -95,7 +102,8 @@ def test_notebook_07(front_end, request):
     play.script.press("Control+a")
     play.script.press("Control+c")
     copied = book.page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith("# CBN Lab state: cbn1 activation=tanh placement=both\n") and "nn.Tanh()" in copied
+    assert copied.startswith("# CBN Lab state: cbn1 activation=tanh placement=both epochs=200\n")
+    assert "nn.Tanh()" in copied
     book.shoot(play.script, f"07_{front_end}_code")
 
 
@@ -138,6 +146,7 @@ def test_keyboard_only_in_a_narrow_dark_window(lab):
     expect(play.menu("placement")).to_have_value("before_weight")
     book.shoot(play.menu("layer"), "playground_narrow_dark")
 
+    play.make_long()
     play.button("Start").press("Enter")
     expect(play.button("Stop")).to_be_enabled()
     play.wait_for_running()
@@ -156,9 +165,7 @@ def test_two_playgrounds_train_at_once_and_take_changes(lab):
     for play, name in ((one, "tanh"), (two, "relu")):
         play.menu("activation").select_option(name)
         expect(play.words).to_contain_text(f"complete({name})")
-        play.scope.locator(".widget-text:has(.widget-label:text-is('epochs')) input").fill("200")
-        play.scope.locator(".widget-text:has(.widget-label:text-is('epochs')) input").press("Enter")
-        expect(play.state).to_have_value(re.compile("epochs=200"))  # a click may overtake what was typed
+        play.make_long()
         play.button("Start").dblclick()
     for play in (one, two):
         play.wait_for_running()
@@ -181,6 +188,7 @@ def test_a_restarted_kernel_and_a_restored_state(lab):
     book = lab(cells=CELLS)
     book.run_all()
     play = Play(book, book.cell("widgets.playground()"))
+    play.make_long()
     play.button("Start").click()
     play.wait_for_running()
     book.restart_kernel()
