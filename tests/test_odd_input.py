@@ -1,6 +1,9 @@
 """What cannot be drawn is refused with a sentence, never with a bare KeyError or IndexError."""
 
+import functools
+import inspect
 import math
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,6 +190,57 @@ def test_what_is_odd_but_can_be_drawn_is_drawn(name):
     draw, words = ODD[name]
     figure = draw()
     assert figure.png() and words in figure.alt
+
+
+FUNCTIONS = {name: getattr(figures, name) for name in figures.__all__ if inspect.isfunction(getattr(figures, name))}
+MORE_CALLS = {  # of functions that return no Figure
+    "accuracies": (([GOOD], "placement", "test_accuracy"), {}), "arms": (([GOOD],), {}), "ledger": (([],), {}),
+    "layer_table": (([],), {"caption": "rows"}), "mark": (("relu", ["relu"]), {}), "paired": (({0: 1.0}, {0: 2.0}), {}),
+    "spread": (([1.0],), {"digits": 1, "unit": "%"})}
+
+
+@functools.cache
+def _calls():
+    """Name -> (arguments, options): how the examples call each public function; nothing is drawn."""
+    found = dict(MORE_CALLS)
+
+    def noted(name):
+        return lambda *arguments, **options: found.setdefault(name, (arguments, options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in figure_examples.figure_functions():
+            patch.setattr(figures, name, noted(name))
+        for draw in figure_examples.EXAMPLES.values():
+            draw()
+    return found
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", []], ids=repr)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_argument_of_another_kind_is_drawn_or_refused_with_a_sentence(name, value):
+    """Each one in turn; refused is what a line of cbn_lab raises, not what Python says of the value later on."""
+    arguments, options = _calls()[name]
+    for key in (*range(len(arguments)), *options):
+        wrong = [*arguments[:key], value, *arguments[key + 1:]] if isinstance(key, int) else arguments
+        try:
+            FUNCTIONS[name](*wrong, **(options if isinstance(key, int) else options | {key: value}))
+        except (TypeError, ValueError) as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            assert "cbn_lab" in last.filename and last.line.startswith("raise"), f"{key}: {error!r}"
+
+
+@pytest.mark.parametrize("draw, words", [
+    (lambda: figures.traces(None, x="a", y="b"), "traces: groups must be a mapping, such as a dict, got None; see"),
+    (lambda: figures.final_accuracy("x"), "final_accuracy: runs must be a list, got 'x'"),
+    (lambda: figures.block_diagram(3), "placements must be a string or a list, got 3"),
+    (lambda: figures.images([]), r"images: dataset must be an object of its own class, got \[\]"),
+    (lambda: figures.calibration("x"), "calibration: of must be a Calibration or None, got 'x'"),
+    (lambda: figures.operating_point("relu", beta=None), "beta must be a number, got None"),
+    (lambda: figures.moments(), "missing 1 required positional argument: 'names'"),
+])
+def test_the_sentence_names_the_argument_and_its_kind(draw, words):
+    with pytest.raises(TypeError, match=words):
+        draw()
 
 
 def test_every_public_function_is_asked_for_something_odd():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from cbn_lab import activations, blocks
+from cbn_lab.figures.demands import checked
 from cbn_lab.figures.selection import (
     COMPARED,
     halfway,
@@ -22,6 +23,7 @@ from cbn_lab.figures.style import MARKS, Figure, Mark, axes, mark, nth_mark, sty
 ROW = 0.245  # inches of a row of the legend
 
 
+@checked
 def arms(runs: Sequence) -> dict[str, list]:
     """The runs by what differs between them: activation, placement or both. ValueError if more than that differs."""
     require_records(runs)

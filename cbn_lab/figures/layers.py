@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import NullFormatter
 
+from cbn_lab.figures.demands import checked
 from cbn_lab.figures.style import Figure, axes, nth_mark, styled
 from cbn_lab.probes.layers import LayerSummary
 
@@ -51,6 +52,7 @@ def layer_summary(arms: Mapping[str, Sequence[LayerSummary]]) -> Figure:
     return Figure(fig, f"What enters each weight layer, and the gradient of its weight. {said}.")
 
 
+@checked
 def layer_table(rows: Sequence[LayerSummary], *, caption: str = "Every weight layer on one batch") -> str:
     """An HTML table in the colours of the page, a row for each layer, with bars beside three columns.
 

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 
+from cbn_lab.figures.demands import checked
+
 SIGNS = {"holds": "✓", "does not hold": "✗", "holds in part": "◐", "not decided": "?", "not measured": "–",
          "not tested": "–"}
 _CELL = "padding:0.3em 0.7em;text-align:left;vertical-align:top;border-bottom:1px solid currentColor;"
@@ -41,6 +43,7 @@ class Ledger:
         return {"text/html": self.html(), "text/plain": self.alt}
 
 
+@checked
 def ledger(rows: Iterable[Entry | Sequence]) -> Ledger:
     """A ledger of (claim, measured, seeds, device, verdict).
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 from cbn_lab import activations, blocks
+from cbn_lab.figures.demands import checked
 
 COMPARED = ("activation", "placement", "norm_options")
 _INCIDENTAL = ("seed", "device", "precision", "compile", "log_every", "evaluate_every")  # may differ inside an arm
 
 
+@checked
 def accuracies(runs: Sequence, rows: str | Callable, metric: str) -> dict[str, dict[str, dict[int, float]]]:
     """row -> activation -> seed -> final accuracy in %; runs that did not finish are left out. Errors of `finals`."""
     return {row: {name: {seed: 100 * value for seed, value in by_seed.items()} for name, by_seed in of_row.items()}
@@ -56,11 +58,13 @@ def last(run, metric: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+@checked
 def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
     """value - reference for each seed that both have."""
     return [values[seed] - reference[seed] for seed in sorted(values) if seed in reference]
 
 
+@checked
 def spread(values: Sequence[float], digits: int = 1, *, sign: bool = False, unit: str = "") -> str:
     """"71.3 (70.1 to 72.0, 3 seeds)": the mean and the range; one value alone is just itself. ValueError for none."""
     if not len(values):

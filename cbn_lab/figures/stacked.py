@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import matplotlib.figure
 
+from cbn_lab.figures.demands import checked
 from cbn_lab.figures.style import DPI, Figure
 
 
+@checked
 def stacked(parts: Sequence[Figure]) -> Figure:
     """The pictures from top to bottom, each in its own size, and their sentences in the same order.
 

@@ -19,6 +19,7 @@ import matplotlib.figure
 import numpy as np
 from PIL import Image
 
+from cbn_lab.figures.demands import checked
 from cbn_lab.figures.letters import Canvas
 
 # JupyterLab lets widgets draw in a thread of their own (a subshell) while a cell draws in the main one, and
@@ -107,6 +108,7 @@ MARKS = (
 _BY_POSITION = (1, 5, 3, 4, 6, 2, 0)  # the most different ones first
 
 
+@checked
 def mark(name: str, registry: Sequence[str]) -> Mark:
     """The mark of a registered name: the same in every figure, for a reader's own names as well.
 
@@ -133,7 +135,9 @@ STYLE = {
 
 
 def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in the course's style, whatever the reader has set; their settings are left as they were."""
+    """Draw in the course's style, whatever the reader has set; their settings are left as they were. TypeError for an
+    argument of another kind than the function's annotations say."""
+    function = checked(function)
 
     @functools.wraps(function)
     def draw(*arguments, **options):
