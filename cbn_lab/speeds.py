@@ -10,6 +10,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -78,8 +79,7 @@ def provenance(device: str, data_sources: dict[str, str]) -> dict:
 
 def save(found: Speeds, folder) -> Path:
     """Write the record to `folder` under its device, net and batch, whole or not at all; return the file's path."""
-    parts = [found.device, found.settings["model"], f"b{found.settings['batch_size']}"]
-    path = Path(folder) / f"{re.sub(r'[^a-z0-9]+', '-', ' '.join(parts).lower()).strip('-')}.json"
+    path = record_path(found.device, found.settings, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"schema": SCHEMA} | asdict(found)
     record["images_per_second"] = {rung: [float(f"{v:.5g}") for v in values]
@@ -88,6 +88,12 @@ def save(found: Speeds, folder) -> Path:
     text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), text)  # lists on one line
     runs.write_whole(path, lambda temporary: temporary.write_text(text + "\n"))
     return path
+
+
+def record_path(device: str, settings: Mapping, folder) -> Path:
+    """The file of a device and of settings with "model" and "batch_size"."""
+    parts = [device, settings["model"], f"b{settings['batch_size']}"]
+    return Path(folder) / f"{re.sub(r'[^a-z0-9]+', '-', ' '.join(parts).lower()).strip('-')}.json"
 
 
 def load(path) -> Speeds:

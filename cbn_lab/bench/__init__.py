@@ -17,7 +17,6 @@ keep every time. Submodules are imported when an entry runs.
 """
 
 import json
-import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -52,20 +51,27 @@ def table(rows: list[Row]) -> str:
 
 
 def save(entry: str, rows: list[Row], sources: dict[str, str], out) -> Path:
-    """Write one entry's rows and where they come from; the file appears whole or not at all.
-
-    What was measured on a GPU gets a file of that GPU: limits-nvidia-h200.json beside limits.json.
-    """
-    import torch
-
+    """Write one entry's rows and where they come from; the file appears whole or not at all."""
     from cbn_lab import runs
 
-    device = "cuda" if entry in ON_GPU and torch.cuda.is_available() else "cpu"
-    record = {"entry": entry, "rows": [row.record() for row in rows], "provenance": runs.provenance(device, sources)}
-    gpu = re.sub(r"[^a-z0-9]+", "-", runs.device_name(device).lower()) if device == "cuda" else ""
-    path = Path(out) / f"{'-'.join(filter(None, (entry, gpu)))}.json"
+    path = record_path(entry, out)
+    provenance = runs.provenance(_device(entry), sources)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".json.part")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, path)
+    text = json.dumps({"entry": entry, "rows": [row.record() for row in rows], "provenance": provenance}, indent=1)
+    runs.write_whole(path, lambda temporary: temporary.write_text(text + "\n"))
     return path
+
+
+def record_path(entry: str, out) -> Path:
+    """The file of an entry; what is measured on a GPU has one of that GPU: limits-nvidia-h200.json, not limits.json."""
+    from cbn_lab import runs
+
+    device = _device(entry)
+    gpu = re.sub(r"[^a-z0-9]+", "-", runs.device_name(device).lower()) if device == "cuda" else ""
+    return Path(out) / f"{'-'.join(filter(None, (entry, gpu)))}.json"
+
+
+def _device(entry: str) -> str:
+    import torch
+
+    return "cuda" if entry in ON_GPU and torch.cuda.is_available() else "cpu"
