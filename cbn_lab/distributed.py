@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
@@ -60,18 +60,20 @@ def group() -> Iterator[None]:
     """Join the process group that torchrun's environment describes; in a single process, join none.
 
     Inside, SIGTERM (which torchrun sends to the other ranks when one is lost) and SIGINT raise KeyboardInterrupt, once;
-    a torchrun that is gone counts as a SIGTERM. Without torchrun, a single process is left alone.
+    a torchrun that is gone counts as a SIGTERM. Without torchrun, a single process keeps its handler of SIGINT.
     ValueError where the environment describes no group, or where its processes cannot meet.
     """
     size = _launcher.world_size()
+    _state.torchrun, _state.stopping, _state.terminated = None, False, False
     if size == 1 and not _launcher.is_torchrun():
-        yield
+        with _interruptible([signal.SIGTERM]):  # from kill, or a scheduler whose time is over
+            yield
         return
-    _state.torchrun, _state.stopping = _launcher.Watch(), False
+    _state.torchrun = _launcher.Watch()
     try:
         if size > 1:
             _join()
-        with _interruptible():
+        with _interruptible([signal.SIGTERM, signal.SIGINT]):
             yield
     finally:
         _state.torchrun.close()
@@ -129,8 +131,8 @@ def _stay_on_this_machine() -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)} \
+def _interruptible(signals: Iterable[int]) -> Iterator[None]:
+    previous = {number: signal.signal(number, _stop) for number in signals} \
         if threading.current_thread() is threading.main_thread() else {}
     try:
         yield
@@ -149,8 +151,10 @@ def why_stopped() -> str:
     """In words, after a KeyboardInterrupt."""
     if _orphaned():
         return "torchrun was killed"
-    return "stopped by SIGTERM, which torchrun sends when it is stopped or a rank was lost" if _state.terminated else \
-        "interrupted"
+    if not _state.terminated:
+        return "interrupted"
+    return "stopped by SIGTERM" if _state.torchrun is None else \
+        "stopped by SIGTERM, which torchrun sends when it is stopped or a rank was lost"
 
 
 def _orphaned() -> bool:

@@ -163,7 +163,7 @@ def _untimed(curve):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems do")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_a_stopped_run_resumes_and_ends_as_if_it_had_not_been_stopped(name, uninterrupted, tmp_path, capsys):
     arguments = [*LONG, "--out", str(tmp_path)]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the order of sums depends on it
@@ -173,9 +173,10 @@ def test_a_stopped_run_resumes_and_ends_as_if_it_had_not_been_stopped(name, unin
     process.send_signal(signal.Signals[name])
     out, err = process.communicate(timeout=140)
     assert "Traceback" not in err
-    if name == "SIGINT":
+    if name != "SIGKILL":
         result = json.loads(out.splitlines()[-1])
         assert process.returncode == 130 and "--resume" in err.splitlines()[-1]
+        assert ("stopped by SIGTERM;" in err) == (name == "SIGTERM")
         assert result["status"] == "interrupted" == runs.load(result["record"]).status
     else:
         assert process.returncode == -signal.Signals[name]

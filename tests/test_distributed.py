@@ -166,17 +166,18 @@ def test_the_end_of_one_rank_ends_all_with_what_was_recorded(found):
     assert record.with_suffix(".ckpt").exists()
 
 
-def test_a_single_process_is_left_alone(monkeypatch):
+def test_a_single_process_joins_no_group(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with distributed.group():
-        assert not dist.is_initialized() and signal.getsignal(signal.SIGTERM) is before
+        assert not dist.is_initialized() and signal.getsignal(signal.SIGINT) is before[0]
         assert (distributed.rank(), distributed.ranks(), distributed.local_rank()) == (0, 1, 0)
         model = nn.Linear(2, 2)
         assert distributed.replicated(model) is model
         assert distributed.together(lambda: 3) == distributed.from_rank_zero(lambda: 3) == 3
     with pytest.raises(RuntimeError, match="gloo"), distributed.watching():
         raise RuntimeError("no rank can be lost, whatever gloo says")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.fixture
