@@ -125,6 +125,7 @@ def rebuild(module: nn.Module, make: BlockMaker, *, own_activations: bool = Fals
     """`convert` with the blocks of `make`, for networks of `models`."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"expected a network (an nn.Module that was built), got {module!r}")
+    _require_bare(module)
     if not has_batch_norm(module):
         others = sorted({type(m).__name__ for m in module.modules()
                          if "Norm" in type(m).__name__ and not list(m.children())})
@@ -151,6 +152,15 @@ def rebuild(module: nn.Module, make: BlockMaker, *, own_activations: bool = Fals
     report = Report(tuple(dict.fromkeys(builder.placements)), tuple(rebuilt for _, _, rebuilt in built.values()),
                     tuple(path for path, added in inputs.items() if added), kept)
     return _assembled(root, module, traces, report)
+
+
+def _require_bare(module: nn.Module) -> None:
+    """ValueError for what torch puts around a network."""
+    wrappers = {nn.DataParallel: "module", nn.parallel.DistributedDataParallel: "module"}
+    inside = wrappers.get(type(module), "_orig_mod")  # that of torch.compile, whose class takes seconds to import
+    if hasattr(module, inside):
+        raise ValueError(f"convert the network inside of this {type(module).__name__}, which is its .{inside}, and "
+                         "wrap or compile the result")
 
 
 def _copied(module: nn.Module) -> nn.Module:

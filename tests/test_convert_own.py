@@ -168,3 +168,11 @@ def test_a_network_that_cannot_be_copied_names_the_way_out():
     given.scaled = given.conv1.weight * 2
     with pytest.raises(ValueError, match="Two cannot be copied .*remove_weight_norm"):
         convert(given, "before")
+
+
+@pytest.mark.parametrize("wrap, inside", [(nn.DataParallel, "module"), (torch.compile, "_orig_mod")])
+def test_a_network_that_is_wrapped_or_compiled_names_the_one_inside(wrap, inside):
+    wrapped = wrap(Two())
+    with pytest.raises(ValueError, match=f"inside of this {type(wrapped).__name__}, which is its .{inside}"):
+        convert(wrapped, "before")
+    assert convert(getattr(wrapped, inside), "before").report.blocks
