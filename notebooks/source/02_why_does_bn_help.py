@@ -306,8 +306,9 @@ display(Markdown("The arms in the order of their means, smallest first. " + " ".
 # weights shifts little then for a simple reason: its gradients are tiny, so a step moves nothing. In the middle of
 # training the order is the other way round. After 40 steps the plain nets' gradients change by about their own length
 # within one step, and BN's by less. Noisy BN is close to BN then, although its distributions are anything but stable.
-# After 100 steps the picture is less clean (last column, and the line below the table): He's init has calmed down as
-# well, and in the run that is stored here noisy BN lies nearer to it than to BN.
+# After 100 steps the picture is less clean (last column, and the line below the table). How far He's init has calmed
+# down by then differs from run to run, with the same seeds as well, when the number of threads is another. So does
+# the answer to whether noisy BN lies nearer to it or to BN.
 #
 # So two things that share a name come apart. *Distributions* that move: noisy BN has them and trains well. *Gradients*
 # that move: with BN they move less than in the plain nets once training is under way. But the second is no longer about
