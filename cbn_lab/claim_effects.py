@@ -63,4 +63,4 @@ def _effects_row(number, claim, where, brief, said, records, outcomes) -> Row:
     seeds = len({run.config["seed"] for run in records})
     cells = f"{sum(o == 'holds' for o in tested)} of {len(tested)} cells, {seeds} seeds each"
     return Row(number, claim, "reported", where, brief, said, cells, devices(records), verdicts.verdict(outcomes),
-               paths(records, "results/effects"))
+               paths(records, lambda name: "results/effects"))

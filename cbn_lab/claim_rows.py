@@ -26,11 +26,14 @@ Arms = Callable[[str, str], Mapping[int, Run]]  # (activation, placement) -> see
 
 @dataclass(frozen=True)
 class Source:
-    """Where arms are found: a part of the grid, or a setting of the ablation. `folder` is that of the records."""
+    """Where arms are found: a part of the grid, a setting of the ablation or of the residual forms.
+
+    `folder` gives that of a record from its name.
+    """
 
     label: str
     arms: Arms
-    folder: str
+    folder: Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _missing(cell: Cell) -> str:
 
 def grid_source(part: grid.Part, found: Mapping[str, Run]) -> Source:
     label = f"{part.size}, {NAMES[part.model]}, {NAMES[part.data]}, {part.setting}"
-    return Source(label, partial(part.arm, found=found), "results/grid")
+    return Source(label, partial(part.arm, found=found), lambda name: "results/grid")
 
 
 def ablation_sources(records: Sequence[Run]) -> tuple[Source, Source]:
@@ -132,27 +135,27 @@ def ablation_sources(records: Sequence[Run]) -> tuple[Source, Source]:
                 if run.config["activation"] == activation and ablation.row_of(run.config) == rows[placement]}
 
     return tuple(Source(f"ablation, six-layer ConvNet, CIFAR-10, {words}",
-                        partial(arms, of_setting(records, train_images=images)), "results/ablation")
+                        partial(arms, of_setting(records, train_images=images)), lambda name: "results/ablation")
                  for words, images in (("3 epochs of 20,000 images", 20_000), ("8 epochs of 45,000 images", 45_000)))
 
 
 def residual_sources(found: Mapping[str, Run]) -> list[Source]:
     """ResNet-20, vanilla BN in the published form; `complete` in the form that results/residual/PROTOCOL.md chose.
 
-    At the longer setting also in the form activated, which the grid has at its own settings. `found` holds the runs of
-    the grid and of the residual forms.
+    Where the grid has not run the form activated, that as well. `found` holds the runs of the grid and of the residual
+    forms.
     """
     form = joins.chosen(joins.arms_of(found))
-    shown = [(joins.SHORT, form), (joins.OTHER_DATA, form)]
-    shown += [(joins.LONG, join) for join in dict.fromkeys(("activated", form))]
-    return [_residual_source(found, setting, form) for setting, form in shown]
+    return [_residual_source(found, setting, join) for setting in joins.SETTINGS
+            for join in dict.fromkeys(("activated", form))
+            if join == form or (setting in (joins.LONG, joins.TUNED))]
 
 
 def _residual_source(found: Mapping[str, Run], setting: joins.Setting, form: str) -> Source:
-    arms = joins.arms_of(found, setting)
+    arms, of_grid = joins.arms_of(found, setting), setting.of_grid()
     return Source(f"residual forms, {setting.label}, complete {form}",
                   lambda f, p: arms.get((f, p, form if p == "complete" else "activated"), {}),
-                  "results/residual" if setting.options else "results/grid")
+                  lambda name: "results/grid" if name in of_grid else "results/residual")
 
 
 def structure_row(source: Source) -> Row:
@@ -218,8 +221,6 @@ def devices(records: Iterable[Run]) -> str:
     return ", ".join(sorted({run.provenance["device"] for run in records})) or "-"
 
 
-def paths(records: Iterable[Run], below: str) -> tuple[str, ...]:
-    """Of the records in the folder `below`; runs of the residual forms have a folder of their own."""
-    folders = {runs.name(run.config): "results/residual" if "join" in run.config["model_options"] else below
-               for run in records}
-    return tuple(sorted(f"{folder}/{name}.json" for name, folder in folders.items()))
+def paths(records: Iterable[Run], folder: Callable[[str], str]) -> tuple[str, ...]:
+    names = {runs.name(run.config) for run in records}
+    return tuple(sorted(f"{folder(name)}/{name}.json" for name in names))

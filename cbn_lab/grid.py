@@ -73,17 +73,10 @@ class Part:
         return dict(_named(self, activation, placement, seed, *pair) for seed in seeds)
 
     def choice(self, activation: str, placement: str, found: Mapping[str, Run]) -> tuple[float, float] | None:
-        """(lr, weight_decay) of an arm; None while a tuned one's search is not recorded to its end.
-
-        Tuned: the highest validation accuracy after the last epoch; of equals the first in the list.
-        """
+        """(lr, weight_decay) of an arm; None while a tuned one's search is not recorded to its end (see `tuned`)."""
         if self.setting == "common":
             return COMMON[self.size]
-        ended = [found.get(key) for key in self.search(activation, placement)]
-        if None in ended:
-            return None
-        best = max(ended, key=lambda run: final(run, "validation_accuracy"))
-        return best.config["lr"], best.config["weight_decay"]
+        return tuned([found.get(key) for key in self.search(activation, placement)])
 
     def arm(self, activation: str, placement: str, found: Mapping[str, Run]) -> dict[int, Run]:
         """seed -> recorded run of one arm; empty while the arm is not tuned."""
@@ -170,6 +163,17 @@ STAGES = {
         *(f"tuned {data} {model}: search* seeds* further search seeds" for model in NETS for data in CLASSES)),
 }
 PARTS = tuple(dict.fromkeys(stage.part for stages in STAGES.values() for stage in stages))
+
+
+def tuned(search: Sequence[Run | None]) -> tuple[float, float] | None:
+    """(lr, weight_decay) of the run with the highest validation accuracy after the last epoch, of equals the first.
+
+    None while one of them is not recorded.
+    """
+    if None in search:
+        return None
+    best = max(search, key=lambda run: final(run, "validation_accuracy"))
+    return best.config["lr"], best.config["weight_decay"]
 
 
 def final(run: Run, metric: str) -> float:

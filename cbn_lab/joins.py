@@ -30,26 +30,57 @@ PROBED = ("tanh", "relu", "selu")
 PROBE_STEPS = (0, 78, 156, 234)
 PROBE_IMAGES = 128
 Arm = tuple[str, str]  # placement, join
+Pair = tuple[float, float]  # peak learning rate, weight decay
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Arms that are compared on one part of the grid; `options` says in what its runs differ from those."""
+    """Arms that are compared on one part of the grid, whose `setting` says whether each is tuned.
+
+    `options` says in what the runs differ from those of the part.
+    """
 
     label: str
     part: grid.Part
     arms: tuple[Arm, ...]
     options: Mapping = field(default_factory=dict)
 
-    def config(self, activation: str, placement: str, join: str, seed: int) -> TrainConfig:
-        """The grid's run, but for the options; the form "activated" is the grid's own, with the grid's name."""
-        found = replace(self.part.config(activation, placement, seed, *grid.COMMON[self.part.size]), **self.options)
+    def config(self, activation: str, placement: str, join: str, seed: int, pair: Pair | None = None) -> TrainConfig:
+        """The grid's run, but for the options; the form "activated" is the grid's own, with the grid's name.
+
+        `pair` is peak learning rate and weight decay, without it the common ones.
+        """
+        pair = pair or grid.COMMON[self.part.size]
+        found = replace(self.part.config(activation, placement, seed, *pair), **self.options)
         return found if join == "activated" else replace(found, model_options={"join": join})
 
-    def plan(self) -> list[TrainConfig]:
-        """Every run that the grid does not have, seed by seed."""
-        new = [arm for arm in self.arms if self.options or arm[1] != "activated"]
-        return [self.config(f, *arm, seed) for seed in SEEDS for arm in new for f in ACTIVATIONS]
+    def search(self, activation: str, placement: str, join: str) -> list[TrainConfig]:
+        """The runs by which learning rate and weight decay of an arm are chosen, the common ones first."""
+        return [self.config(activation, placement, join, SEEDS[0], pair) for pair in grid.SEARCH[self.part.size]]
+
+    def choice(self, activation: str, placement: str, join: str, found: Mapping[str, Run]) -> Pair | None:
+        """(lr, weight_decay) of an arm; None while a tuned one's search is not recorded to its end."""
+        if self.part.setting == "common":
+            return grid.COMMON[self.part.size]
+        return grid.tuned([found.get(grid.name(config)) for config in self.search(activation, placement, join)])
+
+    def plan(self, found: Mapping[str, Run]) -> dict[str, TrainConfig]:
+        """name -> every run that the grid does not have: the search of tuned arms, then the seeds, seed by seed.
+
+        It ends with the search until `found` (see `grid.recorded`) has all of that, the grid's part of it included.
+        """
+        arms = [(f, *arm) for arm in self.arms for f in ACTIVATIONS]
+        choices = {arm: self.choice(*arm, found) for arm in arms}
+        planned = [config for arm in arms for config in self.search(*arm)] if self.part.setting == "tuned" else []
+        if None not in choices.values():
+            planned += [self.config(*arm, seed, pair) for seed in SEEDS for arm, pair in choices.items()]
+        of_grid = self.of_grid()
+        return {name: config for config in planned if (name := grid.name(config)) not in of_grid}
+
+    def of_grid(self) -> set[str]:
+        """Names of the grid's own runs of these arms: the form activated, at the common setting."""
+        return {grid.name(self.part.config(f, placement, seed, *grid.COMMON[self.part.size]))
+                for f in ACTIVATIONS for placement, _ in self.arms for seed in SEEDS}
 
 
 _FORMS = (("before", "activated"), ("complete", "activated"), ("complete", "normalized"))
@@ -58,7 +89,10 @@ SHORT = Setting("small, ResNet-20, CIFAR-10", grid.Part("small", "cifar10", "res
 OTHER_DATA = Setting("small, ResNet-20, CIFAR-100", grid.Part("small", "cifar100", "resnet20"), _FORMS)
 LONG = Setting("ResNet-20, CIFAR-10, 4 epochs of 10,000 images", SHORT.part, _FORMS,
                {"train_images": 10_000, "epochs": 4})
-SETTINGS = (SHORT, OTHER_DATA, LONG)
+TUNED = Setting(f"{SHORT.label}, tuned", replace(SHORT.part, setting="tuned"), _FORMS)
+TUNED_OTHER_DATA = Setting(f"{OTHER_DATA.label}, tuned", replace(OTHER_DATA.part, setting="tuned"),
+                           (("before", "activated"), ("complete", "normalized")))
+SETTINGS = (SHORT, OTHER_DATA, LONG, TUNED, TUNED_OTHER_DATA)
 
 
 def probes() -> list[TrainConfig]:
@@ -126,11 +160,12 @@ def records(setting: Setting = SHORT, root=None) -> dict[tuple[str, str, str], d
 
 
 def arms_of(found: Mapping[str, Run], setting: Setting = SHORT) -> dict[tuple[str, str, str], dict[int, Run]]:
-    """The same from name -> run."""
+    """The same from name -> run; a tuned arm is empty until its search is recorded."""
     arms = {}
     for f in ACTIVATIONS:
         for arm in setting.arms:
-            named = {seed: grid.name(setting.config(f, *arm, seed)) for seed in SEEDS}
+            pair = setting.choice(f, *arm, found)
+            named = {} if pair is None else {s: grid.name(setting.config(f, *arm, s, pair)) for s in SEEDS}
             arms[f, *arm] = {seed: found[name] for seed, name in named.items() if name in found}
     return arms
 
@@ -167,6 +202,13 @@ def chosen(arms: Mapping) -> str:
     return max(means, key=means.get, default="activated")
 
 
+def still_missing(out: str | Path) -> list[TrainConfig]:
+    """What `out` lacks. The grid's runs are looked up beside it: without them no tuned arm gets beyond its search."""
+    found = grid.recorded(Path(out).parent / "grid") | grid.recorded(out)
+    planned = {name: config for setting in SETTINGS for name, config in setting.plan(found).items()}
+    return [config for name, config in planned.items() if name not in found]
+
+
 def folder() -> Path:
     """results/residual of this checkout. RecordError where the package was installed without one."""
     return runs.stored("residual", "python -m cbn_lab.joins")
@@ -178,11 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", help="folder that holds cifar10.npz and cifar100.npz, or torchvision's folders")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core)")
     options = parser.parse_args(arguments)
-    planned = [config for setting in SETTINGS for config in setting.plan()]
-    summary = sweep.fill(planned, options.out, root=options.root, jobs=options.jobs)
-    print(summary)
-    if summary.exit_code:
-        return summary.exit_code
+    while missing := still_missing(options.out):
+        summary = sweep.fill(missing, options.out, root=options.root, jobs=options.jobs)
+        print(summary)
+        if summary.exit_code:
+            return summary.exit_code
     missing = [c for c in probes() if not (Path(options.out) / f"{runs.name(_probe_settings(c))}.json").exists()]
     for config in tqdm(missing, unit="probe", disable=not missing):
         runs.save(probe(config, root=options.root), options.out)

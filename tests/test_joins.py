@@ -13,21 +13,67 @@ from cbn_lab.residual import PreactivatedBlock, ResidualBlock
 PROTOCOL = Path(__file__).parent.parent / "results" / "residual" / "PROTOCOL.md"
 
 
+def _words(setting: joins.Setting) -> set[str]:
+    return {" ".join(arm) for arm in setting.arms}
+
+
 def test_the_plans_are_those_of_the_protocol():
     text = " ".join(PROTOCOL.read_text().split())
-    plans = [setting.plan() for setting in joins.SETTINGS]
-    names = {grid.name(config) for plan in plans for config in plan}
-    assert [len(plan) for plan in plans] == [45, 15, 45] and len(names) == 105
+    common = joins.SETTINGS[:3]
+    plans = [setting.plan({}) for setting in common]
+    assert [len(plan) for plan in plans] == [45, 15, 45] and len(set().union(*plans)) == 105
     for plan, sentence in zip(plans, re.findall(r"New: (.*?)\. ", text), strict=True):
+        plan = plan.values()
         assert [config.seed for config in plan] == sorted(config.seed for config in plan)
         planned = {f"{c.placement} {c.model_options.get('join', 'activated')}" for c in plan}
         assert planned == set(sentence.split(", "))
         assert all(c.batch_size == 64 and c.lr == 0.1 and c.model == "resnet20" for c in plan)
-    sizes = [{(c.data, c.train_images, c.epochs) for c in plan} for plan in plans]
+    sizes = [{(c.data, c.train_images, c.epochs) for c in plan.values()} for plan in plans]
     assert sizes == [{("cifar10", 5_000, 3)}, {("cifar100", 5_000, 3)}, {("cifar10", 10_000, 4)}]
     steps = re.search(r"at steps (.*?), on", text).group(1).replace(" and", ",").split(", ")
     assert [int(step) for step in steps] == list(joins.PROBE_STEPS)
     assert {c.activation for c in joins.probes()} == {"tanh", "relu", "selu"} and len(joins.probes()) == 15
+
+
+def _search(setting: joins.Setting, best: tuple[float, float]) -> dict[str, runs.Run]:
+    """name -> run of every arm's search, in which `best` has the highest validation accuracy."""
+    found = {}
+    for f in joins.ACTIVATIONS:
+        for arm in setting.arms:
+            for config in setting.search(f, *arm):
+                accuracy = 0.6 if (config.lr, config.weight_decay) == best else 0.4
+                found[grid.name(config)] = runs.Run(config.record(), [], {"validation_accuracy": accuracy,
+                                                                          "test_accuracy": 1 - accuracy}, {})
+    return found
+
+
+@pytest.mark.parametrize("setting, data, searched", [
+    (joins.TUNED, "cifar10", 80), (joins.TUNED_OTHER_DATA, "cifar100", 55)])
+def test_the_tuned_arms_are_searched_first_then_their_seeds_are_run(setting, data, searched):
+    """Six pairs of an arm; the runs at the common pair in the grid's form are the grid's: 10 and 5."""
+    text = " ".join(PROTOCOL.read_text().split())
+    named = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[data]
+    assert _words(setting) == set(re.search(rf"{named}: (before activated.*?)\. ", text).group(1).split(", "))
+    first = setting.plan({})
+    assert len(first) == searched and {(c.data, c.seed) for c in first.values()} == {(data, 0)}
+    assert {(c.lr, c.weight_decay) for c in first.values()} == set(grid.SEARCH["small"])
+    found = _search(setting, best=(0.3, 5e-5))
+    assert set(first) < set(found)
+    assert {setting.choice(f, *arm, found) for f in joins.ACTIVATIONS for arm in setting.arms} == {(0.3, 5e-5)}
+    more = [config for name, config in setting.plan(found).items() if name not in first]
+    assert [c.seed for c in more] == [1] * 5 * len(setting.arms) + [2] * 5 * len(setting.arms)
+    assert {(c.lr, c.weight_decay) for c in more} == {(0.3, 5e-5)}
+    arms = joins.arms_of(found, setting)
+    assert all(run.config["lr"] == 0.3 for arm in arms.values() for run in arm.values())
+    assert all(set(arm) == {0} for arm in arms.values())
+
+
+def test_a_tuned_arm_is_empty_until_its_search_is_recorded():
+    found = _search(joins.TUNED, best=(0.1, 5e-4))
+    found.pop(grid.name(joins.TUNED.config("selu", "complete", "normalized", 0, (0.03, 5e-5))))
+    arms = joins.arms_of(found, joins.TUNED)
+    assert arms["selu", "complete", "normalized"] == {} and set(arms["tanh", "complete", "normalized"]) == {0}
+    assert all(c.seed == 0 for c in joins.TUNED.plan(found).values()), "no seed before every arm is chosen"
 
 
 def test_the_form_of_the_grid_has_the_grids_name():
