@@ -32,8 +32,8 @@ def _train(arguments: list[str]) -> int:
         run = _run(config, path, place)
     except (train.DivergedError, distributed.LostRankError) as error:
         failure = error
-    if distributed.rank() == 0 and (run or path.exists()):
-        _show(run or runs.load(path), path, as_json)
+    if distributed.rank() == 0 and path.exists():
+        _show(runs.load(path), path, as_json)  # with the digits of the record, and not with more
     if isinstance(failure, distributed.LostRankError):
         return _interrupted(path, f"error: {failure}", 4)
     if failure is not None:
