@@ -5,11 +5,12 @@ on the same box (Pillow's antialiased bilinear filter): Szegedy et al. 2015, sec
 """
 
 import math
+import os
 import warnings
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cbn_lab._data_files import DataError
 
@@ -37,12 +38,17 @@ def for_training(path, size: int, draws: np.random.Generator, flip: bool) -> np.
 
 
 def for_evaluation(path, size: int) -> np.ndarray:
-    """uint8 [size, size, 3]: the shorter side resized to size * 256 / 224, and the middle of that."""
+    """uint8 [size, size, 3]: the shorter side resized to size * 256 / 224, and the middle of that.
+
+    Of a strip only its middle, 8 times as long as wide, is resized: a line of 20,000 pixels would take 5 GB.
+    """
     shorter = round(size * 256 / 224)
 
     def cut(width: int, height: int):
         least = min(width, height)
-        return (0, 0, width, height), (int(shorter * width / least), int(shorter * height / least))
+        w, h = min(width, 8 * least), min(height, 8 * least)
+        left, top = (width - w) // 2, (height - h) // 2
+        return (left, top, left + w, top + h), (int(shorter * w / least), int(shorter * h / least))
 
     image = decode(path, cut)
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
@@ -73,7 +79,8 @@ def decode(path, cut: Cut) -> Image.Image:
     palette and CMYK images become RGB, transparency is dropped. A JPEG that is far larger than needed is decoded at a
     half, a quarter or an eighth of its size, always at least twice what is needed.
 
-    DataError, with the name of the file, for what is no image, is damaged, or has more than 8 bits a channel.
+    DataError, with the name of the file, for what cannot be read, is no image, is damaged, or has more than 8 bits a
+    channel.
     """
     try:
         with warnings.catch_warnings():  # of damaged EXIF data and the like, which change no pixel
@@ -84,8 +91,14 @@ def decode(path, cut: Cut) -> Image.Image:
                 return _cut_out(image, cut)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        content = "is of no kind that Pillow knows" if os.path.getsize(path) else "has 0 bytes"
+        raise DataError(f"{path} is not a readable image (it {content}); replace or remove it") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{path} is not a readable image ({error}); replace or remove it") from error
+        if isinstance(error, OSError) and error.strerror:  # of the system: no permission, a broken disk
+            raise DataError(f"{path} cannot be read ({error.strerror}); mend or remove that") from error
+        reason = str(error) or type(error).__name__  # a MemoryError says nothing
+        raise DataError(f"{path} is not a readable image ({reason}); replace or remove it") from error
 
 
 def _cut_out(image: Image.Image, cut: Cut) -> Image.Image:

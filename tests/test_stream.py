@@ -88,7 +88,7 @@ def test_labels_belong_to_their_images(own):
         assert torch.allclose(values, torch.tensor([0.0, 120.0, 250.0])[labels], atol=2)
 
 
-@pytest.mark.parametrize("size", [(53, 40), (40, 61), (37, 37), (20, 90)])
+@pytest.mark.parametrize("size", [(53, 40), (40, 61), (37, 37), (20, 90), (87, 11), (1, 1)])
 def test_evaluation_equals_torchvisions_resize_and_centre_crop(tmp_path, size):
     from torchvision.transforms import CenterCrop, Compose, Resize
 
@@ -97,6 +97,18 @@ def test_evaluation_equals_torchvisions_resize_and_centre_crop(tmp_path, size):
     with Image.open(tmp_path / "a.png") as image:
         expected = np.asarray(usual(image))
     assert np.array_equal(_photographs.for_evaluation(tmp_path / "a.png", 28), expected)
+
+
+def test_of_a_strip_the_middle_is_evaluated_and_the_rest_not_resized(tmp_path, monkeypatch):
+    strip = Image.new("RGB", (20000, 2))
+    strip.paste((255, 255, 255), (9990, 0, 10010, 2))
+    resize, sizes = Image.Image.resize, []
+    monkeypatch.setattr(Image.Image, "resize", lambda image, *to: sizes.append(to[0]) or resize(image, *to))
+    for name, image in (("lying.png", strip), ("standing.png", strip.transpose(Image.Transpose.ROTATE_90))):
+        image.save(tmp_path / name)
+        assert (_photographs.for_evaluation(tmp_path / name, 28) == 255).all()
+        assert _photographs.for_training(tmp_path / name, 28, np.random.default_rng(0), True).shape == (28, 28, 3)
+    assert max(map(max, sizes)) == 8 * 32
 
 
 def test_training_equals_torchvisions_resized_crop(tmp_path):
@@ -172,12 +184,14 @@ def test_every_kind_of_file_becomes_rgb(own):
     image.convert("P").save(folder / "palette.png", transparency=b"\0\1\2")
     image.convert("RGBA").save(folder / "alpha.png")
     image.convert("1").save(folder / "bits.png")
+    image.convert("L").save(folder / "Größe 猫.PNG", transparency=3)
+    (folder / "more_behind_its_end.JPG").write_bytes(as_jpeg(image) + bytes(range(256)))
     (folder / "png_named.JPEG").write_bytes((folder / "alpha.png").read_bytes())
     (folder / "deeper").mkdir()
     (folder / "deeper" / "exif.jpg").write_bytes(as_jpeg(image, exif=b"Exif\0\0damaged"))
     training = load(own)
-    assert len(training) == 8 + 8
-    assert sum(len(labels) for _, labels in training.in_order(3)) == 16
+    assert len(training) == 10 + 8
+    assert sum(len(labels) for _, labels in training.in_order(3)) == 18
     straight = np.asarray(_photographs.whole(folder / "alpha.png")).astype(float)
     assert np.array_equal(straight, np.asarray(image))
     assert np.abs(_photographs.whole(folder / "cmyk.jpg") - straight).mean() < 12
