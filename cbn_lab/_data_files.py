@@ -6,6 +6,7 @@ are described.
 """
 
 import os
+import shlex
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -136,7 +137,7 @@ def read_folder(folder: Path, split: str) -> Split:
                             "some or remove the folder")
         files += images
         labels += [label] * len(images)
-    return checked(_decode(files), np.array(labels), np.array(names), place)
+    return checked(_decode(files, folder), np.array(labels), np.array(names), place)
 
 
 def split_folder(folder: Path, split: str) -> tuple[Path, list[str]]:
@@ -167,14 +168,22 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _decode(files: list[Path]) -> np.ndarray:
-    """All files as RGB in one array, uint8 [N, H, W, 3]."""
+def how_to_find_all(folder: Path) -> str:
+    """The end of an error about one of the photographs in `folder`: there may be more."""
+    return f"`cbn-lab doctor --photographs {shlex.quote(str(folder))}` lists all such files"
+
+
+def _decode(files: list[Path], folder: Path) -> np.ndarray:
+    """All files as RGB in one array, uint8 [N, H, W, 3]. `folder`: that of the whole set."""
     from cbn_lab import _photographs  # needs Pillow, which comes with torchvision; no other layout does
 
     remedy = "so resize the images, or give an image_size (--image-size) to have them cut and resized"
     images = None
     for i, path in enumerate(tqdm(files, desc="decoding images", unit="image", leave=False)):
-        pixels = _photographs.whole(path)
+        try:
+            pixels = _photographs.whole(path)
+        except DataError as error:
+            raise DataError(f"{error}; {how_to_find_all(folder)}") from error
         size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
         if images is None:
             if pixels.shape[0] != pixels.shape[1]:

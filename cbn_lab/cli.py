@@ -1,8 +1,9 @@
 """The command line: `cbn-lab train | sweep | doctor | bench`.
 
 Each command has its own arguments (`cbn-lab train --help`). An error of the user is one line on standard error.
-Exit codes: 0 done, 1 a limit of `bench` was missed or a run of `sweep` failed, 2 wrong arguments, data or settings,
-3 the loss of `train` was not finite, 4 one of the processes that train together was lost, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a limit of `bench` was missed, a run of `sweep` failed or `doctor` found an unusable photograph,
+2 wrong arguments, data or settings, 3 the loss of `train` was not finite, 4 one of the processes that train together
+was lost, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from cbn_lab._command_line import Parser, reported
 COMMANDS = {
     "train": "train one network and record the run",
     "sweep": "train the runs of a grid that are not recorded yet",
-    "doctor": "print versions, device, data found, and minutes per notebook",
+    "doctor": "print versions, device, data found, and minutes per notebook; or check photographs",
     "bench": "measure the speed ratios and compare them with their limits",
 }
 
@@ -43,11 +44,20 @@ def _train(arguments: list[str]) -> int:
 
 def _doctor(arguments: list[str]) -> int:
     from cbn_lab import doctor
+    from cbn_lab._train_options import _workers
 
     parser = Parser(prog="cbn-lab doctor", description=COMMANDS["doctor"].capitalize() + ". Uses no network.")
     parser.add_argument("--root", help="folder with data sets, looked into first")
+    parser.add_argument("--photographs", metavar="PATH", help="instead, decode every image of imagefolder:PATH once, "
+                        "and list the files that would end a training; exit code 1 if there are any")
+    parser.add_argument("--workers", type=_workers, help="processes that decode photographs, 0 for none of their own "
+                        "(default: one for each core)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
+    if options.photographs is not None:
+        from cbn_lab import _photograph_check  # imports torch and Pillow, without which the report must be readable
+
+        return _photograph_check.main(options.photographs, options.workers, options.json)
     report = doctor.report(options.root)
     print(json.dumps(report) if options.json else doctor.text(report))
     return 0

@@ -6,7 +6,10 @@
 is the 90-epoch recipe of ResNet-50 on ILSVRC2012 (He et al. 2016, with the crops of Szegedy et al. 2015; here with
 Nesterov momentum and weights drawn as in `models`; no warm-up), with --placement complete for our reconstruction of
 CBN. PATH holds train/CLASS/ and val/CLASS/ (or test/CLASS/) with JPEG, PNG, WebP or other files of any size.
-ILSVRC2012's validation images come in one folder: sort them into class folders first.
+ILSVRC2012's validation images come in one folder: sort them into class folders first. A damaged file ends a run where
+it is first met, and a checkpoint is refused once names or sizes have changed (below: `source`), so check beforehand:
+
+    cbn-lab doctor --photographs PATH
 
 What it costs, by arithmetic; at full size nothing was run:
 
@@ -28,9 +31,12 @@ at once and touches neither the GPU nor locks of torch (elsewhere they are spawn
 
 import hashlib
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +45,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cbn_lab import _photographs
-from cbn_lab._data_files import IMAGE_SUFFIXES, DataError, is_hidden, split_folder
+from cbn_lab._data_files import IMAGE_SUFFIXES, DataError, how_to_find_all, is_hidden, split_folder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ILSVRC2012's RGB in [0, 1], as usual
 _EVALUATION_BYTES = 2**25  # of a batch in `in_order`: a thousand large photographs would fill a GPU
@@ -113,23 +119,9 @@ class Stream:
 
     def _decoded(self, order: np.ndarray, places: list[np.ndarray], draws: tuple | None) -> Iterator:
         work = _Work(self.folder, self.files, self.labels, order, self.image_size, draws)
-        workers = min(self.workers, len(places))
-        with warnings.catch_warnings():  # of more workers than cores, and of forks where there are threads: asked for
-            warnings.simplefilter("ignore")
-            batches = iter(DataLoader(
-                work, batch_size=None, sampler=places, num_workers=workers, collate_fn=_as_it_is,
-                pin_memory=self.device.type == "cuda", generator=torch.Generator(),  # not torch's global one
-                multiprocessing_context="fork" if workers and sys.platform == "linux" else None))
-        for i in range(len(places)):
-            try:
-                images, labels, fault = next(batches)
-                if i == len(places) - 1:
-                    next(batches, None)  # ends the workers
-            except RuntimeError as error:
-                raise DataError(f"a process that decodes images ended ({str(error).splitlines()[0]}); use fewer "
-                                "workers, smaller batches, or more shared memory") from error
+        for images, labels, fault in results(work, places, self.workers, pin_memory=self.device.type == "cuda"):
             if fault:
-                raise DataError(fault)
+                raise DataError(f"{fault}; {how_to_find_all(Path(self.folder).parent)}")
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
 
@@ -162,6 +154,29 @@ class _Work:
             return _photographs.for_evaluation(path, self.image_size)
         seed, epoch, flip = self.draws
         return _photographs.for_training(path, self.image_size, np.random.default_rng([seed, epoch, place]), flip)
+
+
+def results(work, places: list, workers: int, *, pin_memory: bool = False) -> Iterator:
+    """work[place] for each of the `places`, in order, computed by at most `workers` processes (0: by this one).
+
+    They end with the last result. Raises DataError where one of them is lost.
+    """
+    workers = min(workers, len(places))
+    with _ctrl_c_later(), warnings.catch_warnings():  # of more workers than cores, of forks beside threads: asked for
+        warnings.simplefilter("ignore")
+        found = iter(DataLoader(
+            work, batch_size=None, sampler=places, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin_memory,
+            generator=torch.Generator(),  # not torch's global one
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None))
+    for i in range(len(places)):
+        try:
+            result = next(found)
+            if i == len(places) - 1:
+                next(found, None)  # ends the workers
+        except RuntimeError as error:
+            raise DataError(f"a process that decodes images ended ({str(error).splitlines()[0]}); use fewer "
+                            "workers, smaller batches, or more shared memory") from error
+        yield result
 
 
 def load(folder, split: str, image_size: int, *, device="cpu", workers: int | None = None,
@@ -209,6 +224,26 @@ def _images(folder: Path, name: str) -> Iterator[tuple[str, int]]:
             yield from _images(Path(entry.path), path)
         elif entry.name.lower().endswith(IMAGE_SUFFIXES):
             yield path, entry.stat().st_size
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Ctrl-C waits for the end of this, and processes forked in it do nothing at theirs: this one ends them.
+
+    Without it, one that comes amid a fork is lost, or kills a half-begun process.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *details: came.append(details))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            before(*came[0])
 
 
 def _as_it_is(batch):
