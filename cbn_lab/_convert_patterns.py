@@ -1,9 +1,8 @@
-"""What in a network is a block: one forward traced with torch.fx, and the norms in it with what belongs to them.
+"""What in a network is a block: the graph of one forward, and the norms in it with what belongs to them.
 
 Used by cbn_lab.convert, where the rules are stated for the reader.
 """
 
-import inspect
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cbn_lab import activations
+from cbn_lab._convert_trace import traced
 from cbn_lab.norms import BatchNorm1d, BatchNorm2d
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNorm1d, BatchNorm2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNorm1d, BatchNorm2d)
 _WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _ACTIVATIONS = (nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid,
                 nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh)
@@ -36,10 +36,6 @@ _POOLS = tuple(getattr(nn, f"{kind}Pool{d}d") for d in (1, 2) for kind in ("Avg"
 _PASSED = (F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.mean, "mean",
            torch.flatten, "flatten")
 _DROPPING = ("dropout", "stochastic_depth", "drop_path")  # as modules: Dropout2d, StochasticDepth, DropPath
-
-
-class TraceError(ValueError):
-    """torch.fx cannot follow the network's forward; the message says where it stopped and what to do."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +67,7 @@ class Trace:
 
     def __init__(self, root: nn.Module):
         self.root = root
-        tracer = _Tracer()
-        try:
-            self.graph = _traced(tracer, root)
-        except Exception as error:  # the forward depends on values or shapes; what it then raises can be anything
-            raise TraceError(f"torch.fx cannot trace {type(root).__name__} ({_first_line(error)}): its forward must "
-                             "not depend on values or shapes; convert the parts of it that can be traced, one by one") \
-                from error
+        self.graph = traced(root)
         for node in list(self.graph.nodes):
             if type(self.module(node)) is nn.Identity:
                 node.replace_all_uses_with(node.args[0])
@@ -106,7 +96,7 @@ class Trace:
         """The activation that the node computes, as a module; None if it is none."""
         module = self.module(node)
         if module is not None:
-            return module if type(module) in _known_activations() and _is_unary(node) else None
+            return module if type(module) in known_activations() and _is_unary(node) else None
         makers = {"call_function": _FUNCTIONS, "call_method": _METHODS}.get(node.op, {})
         if node.target not in makers or len(node.all_input_nodes) != 1:
             return None
@@ -148,7 +138,7 @@ class Trace:
             yield site
 
     def _is_plain_norm(self, node: fx.Node) -> bool:
-        return (type(self.module(node)) in _NORMS and self.calls[node.target] == 1 and _is_unary(node)
+        return (type(self.module(node)) in NORMS and self.calls[node.target] == 1 and _is_unary(node)
                 and node.target not in self.read)
 
     def _feeding_weight(self, norm: fx.Node) -> fx.Node | None:
@@ -191,7 +181,7 @@ class Trace:
 
     def _reason(self, node: fx.Node) -> str:
         kind = type(self.module(node))
-        if kind not in _NORMS:
+        if kind not in NORMS:
             return f"{kind.__name__} is neither BatchNorm1d nor BatchNorm2d"
         if self.calls[node.target] > 1:
             return "it is called more than once"
@@ -202,26 +192,6 @@ class Trace:
         if any(map(self.own_activation, node.users)):
             return "its output is read by more than one operation, an activation among them"
         return "no weight layer feeds it alone, and no activation reads it"
-
-
-class _Tracer(fx.Tracer):
-    """Goes into sequences and into modules with a batch norm inside; everything else is a black box."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m).forward is not nn.Sequential.forward and not has_batch_norm(m, inside=True)
-
-
-def _traced(tracer: fx.Tracer, root: nn.Module) -> fx.Graph:
-    """Arguments that are None, True or False unless given are taken so: forwards ask for them (`mask is not None`)."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(type(root).forward).parameters.items()
-                if parameter.default is None or isinstance(parameter.default, bool)}
-    graph = tracer.trace(root, concrete_args=defaults or None)
-    places = [node for node in graph.nodes if node.op == "placeholder"]
-    for node in places:
-        name = node.target.rpartition("_")[0]
-        if name in defaults:  # torch.fx numbers these
-            node.target = name
-    return graph
 
 
 def keep_what_differs(training: Trace, evaluation: Trace) -> None:
@@ -236,11 +206,6 @@ def keep_what_differs(training: Trace, evaluation: Trace) -> None:
             evaluation.leave(site)
 
 
-def has_batch_norm(module: nn.Module, *, inside: bool = False) -> bool:
-    return any(isinstance(m, (_BatchNorm, BatchNorm1d, BatchNorm2d)) and not (inside and m is module)
-               for m in module.modules())
-
-
 def _is_unary(node: fx.Node) -> bool:
     return len(node.args) == 1 and not node.kwargs and isinstance(node.args[0], fx.Node)
 
@@ -250,10 +215,6 @@ def _calls(node: fx.Node, functions: tuple) -> bool:
     return node.op in ("call_function", "call_method") and node.target in functions
 
 
-def _known_activations() -> set[type]:
+def known_activations() -> set[type]:
     """torch's, and the classes registered in cbn_lab.activations."""
     return {*_ACTIVATIONS, *(type(activations.get(name)) for name in activations.names())} - {nn.Identity}
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error).strip() else repr(error)

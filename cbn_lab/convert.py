@@ -29,14 +29,17 @@ value leaves the running mean). So "before" with the given activations computes 
 modes, up to rounding. Activations work on a copy, never in place.
 """
 
-import copy
 from dataclasses import dataclass
 
+import torch
 from torch import fx, nn
 
 from cbn_lab._block_maker import BlockMaker
 from cbn_lab._convert_blocks import Builder, Rebuilt
-from cbn_lab._convert_patterns import Site, Trace, TraceError, has_batch_norm, keep_what_differs
+from cbn_lab._convert_checks import copied, require_plain
+from cbn_lab._convert_patterns import Site, Trace, keep_what_differs
+from cbn_lab._convert_trace import TraceError, has_batch_norm
+from cbn_lab.norms.complete import CompleteBatchNormBase
 
 __all__ = ["Rebuilt", "Report", "TraceError", "convert", "rebuild"]
 
@@ -109,11 +112,13 @@ def convert(module: nn.Module, placement: str, activation: str | None = None, *,
 
     `activation` is a name of `cbn_lab.activations`; None keeps the activation of each block. `norm_options` go to
     every block, see `blocks.block`. What counts as a block, and what is kept, is said at the top of this file; what was
-    done is in `.report` of the result. Hooks on modules that hold other modules are lost. Arguments of the forward that
-    are None, True or False unless given keep that value.
+    done is in `.report` of the result. Arguments of the forward that are None, True, False or a string unless given
+    keep that value. An `assert`, or an `if` that raises, on shapes or values is taken as passed and left out.
 
     Raises ValueError where there is no batch norm, where no block was found (the message names the norms and why), for
-    an unknown placement or activation; TraceError, a ValueError, where torch.fx cannot follow the network.
+    what the new network would lose (hooks, a train() of its own), for an unknown placement or activation; TraceError, a
+    ValueError, where torch.fx cannot follow the network, or would do so wrongly: conditions on values or shapes, random
+    numbers that depend on no tensor, counters and buffers that the forward changes, torch.no_grad and autocast.
     """
     make = BlockMaker("identity" if activation is None else activation, placement, norm_options or {})
     converted = rebuild(module, make, own_activations=activation is None)
@@ -127,12 +132,13 @@ def rebuild(module: nn.Module, make: BlockMaker, *, own_activations: bool = Fals
         raise TypeError(f"expected a network (an nn.Module that was built), got {module!r}")
     _require_bare(module)
     if not has_batch_norm(module):
-        others = sorted({type(m).__name__ for m in module.modules()
-                         if "Norm" in type(m).__name__ and not list(m.children())})
+        others = sorted({type(m).__name__ for m in module.modules() if isinstance(m, CompleteBatchNormBase)
+                         or "Norm" in type(m).__name__ and not list(m.children())})
         raise ValueError(f"{type(module).__name__} has no batch norm, so there is nothing to convert"
                          + (f" (its norms are {', '.join(others)})" if others else "")
                          + "; give a network with weight layer -> BatchNorm -> activation")
-    root = _copied(module)
+    require_plain(module, Converted)
+    root = copied(module)
     traces = [Trace(root.train()), Trace(root.eval())]
     for new, old in zip(root.modules(), module.modules(), strict=True):
         new.training = old.training
@@ -140,7 +146,8 @@ def rebuild(module: nn.Module, make: BlockMaker, *, own_activations: bool = Fals
     sites = {traces[0].key(site): site for site in traces[0].sites}
     kept = traces[1].kept() | traces[0].kept()
     if not sites:
-        raise ValueError(f"no block found in {type(module).__name__}, which keeps {'; '.join(_reasons(kept))}. "
+        keeps = "; ".join(_reasons(kept)) or "its norms, because the forward calls none of them"
+        raise ValueError(f"no block found in {type(module).__name__}, which keeps {keeps}. "
                          "Expected weight layer -> BatchNorm -> activation (see cbn_lab.convert)")
     builder = Builder(root, traces[0], make, own_activations)
     built = {key: builder.site(site) for key, site in sites.items()}
@@ -161,14 +168,12 @@ def _require_bare(module: nn.Module) -> None:
     if hasattr(module, inside):
         raise ValueError(f"convert the network inside of this {type(module).__name__}, which is its .{inside}, and "
                          "wrap or compile the result")
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(module)
-    except Exception as error:  # such as tensors that torch.nn.utils.weight_norm has computed
-        raise ValueError(f"{type(module).__name__} cannot be copied ({error}); take out what cannot, such as "
-                         "torch.nn.utils.weight_norm (remove_weight_norm), and convert it then") from error
+    if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+        raise ValueError(f"{type(module).__name__} is TorchScript, or holds some, which torch.fx cannot read; convert "
+                         "the network that it was made from")
+    if isinstance(module, ConvertedInTwoModes):
+        raise ValueError("this network was converted already, with a graph for each of its two modes; convert the "
+                         "network that it was made from")
 
 
 def _rewire(graph: fx.Graph, site: Site, paths: list[str], after: str | None) -> None:

@@ -138,9 +138,11 @@ def test_a_norm_over_another_dimension_is_not_the_weight_layers():
 
 def test_arguments_that_are_not_given_are_taken_so():
     class Masked(Two):
-        def forward(self, x, mask=None, negative=False, *, scale=2.0, offset=None):
+        def forward(self, x, mask=None, negative=False, size="small", *, scale=2.0, offset=None):
             if mask is not None:
                 x = x * mask
+            if size == "large":
+                x = x * 9
             if negative:
                 x = -x
             if offset is None:
@@ -155,6 +157,8 @@ def test_arguments_that_are_not_given_are_taken_so():
                                given(SMALL, scale=3.0))
     with pytest.raises(AssertionError, match="mask has been specialized to have value None"):
         converted(SMALL, mask=SMALL)
+    with pytest.raises(AssertionError, match="size has been specialized to have value small"):
+        converted(SMALL, size="large")
 
 
 def test_what_is_no_network_is_refused():
@@ -166,7 +170,7 @@ def test_what_is_no_network_is_refused():
 def test_a_network_that_cannot_be_copied_names_the_way_out():
     given = Two()
     given.scaled = given.conv1.weight * 2
-    with pytest.raises(ValueError, match="Two cannot be copied .*remove_weight_norm"):
+    with pytest.raises(ValueError, match="Two cannot be copied .*remove_weight_norm.*prune.remove.*call lazy layers"):
         convert(given, "before")
 
 
@@ -176,3 +180,61 @@ def test_a_network_that_is_wrapped_or_compiled_names_the_one_inside(wrap, inside
     with pytest.raises(ValueError, match=f"inside of this {type(wrapped).__name__}, which is its .{inside}"):
         convert(wrapped, "before")
     assert convert(getattr(wrapped, inside), "before").report.blocks
+
+
+@pytest.mark.parametrize("where", ["", "0", "0.bn1", "1"])
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook"])
+def test_hooks_that_would_be_lost_are_refused(where, kind):
+    given = nn.Sequential(Two(), nn.ReLU())
+    handle = getattr(given.get_submodule(where), f"register_{kind}")(lambda *_: None)
+    named = f" '{where}'" if where else "Sequential"
+    with pytest.raises(ValueError, match=f"{named} has hooks, .*put it back on the result"):
+        convert(given, "before")
+    handle.remove()
+    assert convert(given, "before").report.blocks
+
+
+@pytest.mark.parametrize("name", ["report", "graph", "meta"])
+def test_names_that_the_new_network_needs_are_refused(name):
+    given = nn.Sequential(Two())
+    given.add_module(name, nn.ReLU())
+    with pytest.raises(ValueError, match=f"Sequential has a part named '{name}', .*rename the part"):
+        convert(given, "before")
+
+
+def test_methods_that_would_be_lost_are_refused():
+    class Freezing(Two):
+        def train(self, mode=True):
+            super().train(mode)
+            self.bn1.eval()
+            return self
+
+    with pytest.raises(ValueError, match=r"Freezing '0' has a train\(\) of its own, which the new network would lose"):
+        convert(nn.Sequential(Freezing()), "before")
+    given = Two()
+    given.bn2.forward = torch.tanh
+    with pytest.raises(ValueError, match="BatchNorm2d 'bn2' has a forward of its own, set on the instance"):
+        convert(given, "before")
+
+
+def test_what_was_converted_or_compiled_before_is_named():
+    with pytest.raises(ValueError, match="converted already, with a graph for each of its two modes"):
+        convert(convert(AlsoTheNormInEval(), "before"), "complete")
+    with pytest.raises(ValueError, match=r"no batch norm, .* \(its norms are CompleteBatchNorm2d\)"):
+        convert(convert(Two(), "complete"), "before")
+    vanilla = convert(Two(), "before")
+    assert len(convert(vanilla, "complete", "tanh").report.blocks) == 2
+    with pytest.warns(match="deprecated"):
+        script = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()))
+    for given in (script, nn.Sequential(script, Two())):
+        with pytest.raises(ValueError, match="is TorchScript, or holds some, .* that it was made from"):
+            convert(given, "before")
+
+
+def test_norms_that_are_not_called_are_named():
+    class ByHand(Two):
+        def forward(self, x):
+            return F.batch_norm(self.conv1(x), self.bn1.running_mean, self.bn1.running_var, training=self.training)
+
+    with pytest.raises(ValueError, match="ByHand, which keeps its norms, because the forward calls none of them"):
+        convert(ByHand(), "before")
