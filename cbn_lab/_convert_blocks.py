@@ -4,11 +4,13 @@ import copy
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import nn
 
 from cbn_lab import blocks
 from cbn_lab._block_maker import BlockMaker
 from cbn_lab._convert_patterns import Branch, Site, Trace
+from cbn_lab._convert_trace import has_hooks
 from cbn_lab.norms import BatchNorm2d
 
 
@@ -86,13 +88,20 @@ class Builder:
 
 def _with_bias(weight: nn.Module, bias: bool) -> nn.Module:
     if bias and weight.bias is None:
-        weight.bias = nn.Parameter(weight.weight.new_zeros(len(weight.weight)))
+        outputs = weight.out_features if isinstance(weight, nn.Linear) else weight.out_channels
+        weight.bias = nn.Parameter(_kernel(weight).new_zeros(outputs))
     return weight
 
 
 def _adds_bias(weight: nn.Module) -> bool:
-    """Whether the output is that of torch's layer; a class with a forward of its own may do anything with its bias."""
-    return type(weight).forward in (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward)
+    """Whether it adds its bias to the output and no more: not with a forward of its own, hooks, a computed bias."""
+    return (type(weight).forward in (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward)
+            and "forward" not in vars(weight) and not has_hooks(weight) and "bias" in weight._parameters)
+
+
+def _kernel(weight: nn.Module) -> torch.Tensor:
+    """A tensor as its weight is. Not the weight: where it is computed (spectral_norm), to read it takes a step."""
+    return next(p for p in weight.parameters() if p.is_floating_point())
 
 
 def _stand_in(norm: nn.Module) -> nn.Module:
@@ -109,7 +118,8 @@ def _differing_options(norm: nn.Module) -> dict:
 
 def _like(module: nn.Module, norm: nn.Module, weight: nn.Module) -> nn.Module:
     """In the mode of the norm that stood there, on its device and in its dtype (the weight's if it has no tensors)."""
-    like = next(tensor for tensor in (*norm.parameters(), *norm.buffers(), weight.weight) if tensor.is_floating_point())
+    tensors = [tensor for tensor in (*norm.parameters(), *norm.buffers()) if tensor.is_floating_point()]
+    like = tensors[0] if tensors else _kernel(weight)
     return module.to(like.device, like.dtype).train(norm.training)
 
 

@@ -102,6 +102,11 @@ class Trace:
             return None
         return makers[node.target](*node.args[1:], **node.kwargs)
 
+    def works_in_place(self, node: fx.Node) -> bool:
+        name = getattr(node.target, "__name__", node.target)
+        return (getattr(self.module(node), "inplace", False) is True or node.kwargs.get("inplace") is True
+                or node.op != "call_module" and str(name).endswith("_"))
+
     def kept(self) -> dict[str, str]:
         """Norms that belong to no site: path -> why."""
         found = {branch.norm for site in self.sites for branch in site.branches}
@@ -147,7 +152,9 @@ class Trace:
         if (isinstance(weight, _WEIGHTS) and self.calls[node.target] == 1 and _is_unary(node)
                 and node.target not in self.read and len(node.users) == 1):
             outputs = weight.out_features if isinstance(weight, nn.Linear) else weight.out_channels
-            return node if outputs == self.module(norm).num_features else None  # a sequence's norm may be of its places
+            same_dims = isinstance(weight, nn.Conv2d) == isinstance(self.module(norm), (nn.BatchNorm2d, BatchNorm2d))
+            # A sequence's norm may be of its places.
+            return node if same_dims and outputs == self.module(norm).num_features else None
         return None
 
     def _activation_behind(self, node: fx.Node) -> fx.Node | None:

@@ -113,7 +113,8 @@ def convert(module: nn.Module, placement: str, activation: str | None = None, *,
     `activation` is a name of `cbn_lab.activations`; None keeps the activation of each block. `norm_options` go to
     every block, see `blocks.block`. What counts as a block, and what is kept, is said at the top of this file; what was
     done is in `.report` of the result. Arguments of the forward that are None, True, False or a string unless given
-    keep that value. An `assert`, or an `if` that raises, on shapes or values is taken as passed and left out.
+    keep that value. An `assert`, or an `if` that raises, on shapes or values is taken as passed and left out. An
+    nn.Linear in front of a BatchNorm1d with as many features is taken to map [N, C].
 
     Raises ValueError where there is no batch norm, where no block was found (the message names the norms and why), for
     what the new network would lose (hooks, a train() of its own), for an unknown placement or activation; TraceError, a
@@ -152,10 +153,11 @@ def rebuild(module: nn.Module, make: BlockMaker, *, own_activations: bool = Fals
     builder = Builder(root, traces[0], make, own_activations)
     built = {key: builder.site(site) for key, site in sites.items()}
     inputs = {node.target: builder.input_norm(node.target) for node in traces[0].readers_outside()}
-    for trace in traces:
-        for site in trace.sites:
-            _rewire(trace.graph, site, *built[trace.key(site)][:2])
+    ends = [(trace, _rewire(trace.graph, site, *built[trace.key(site)][:2])) for trace in traces
+            for site in trace.sites]
     builder.place()
+    for trace, end in [] if own_activations else ends:
+        _spare(trace, end)
     report = Report(tuple(dict.fromkeys(builder.placements)), tuple(rebuilt for _, _, rebuilt in built.values()),
                     tuple(path for path, added in inputs.items() if added), kept)
     return _assembled(root, module, traces, report)
@@ -176,8 +178,8 @@ def _require_bare(module: nn.Module) -> None:
                          "network that it was made from")
 
 
-def _rewire(graph: fx.Graph, site: Site, paths: list[str], after: str | None) -> None:
-    """Call the new modules in the place of the old ones."""
+def _rewire(graph: fx.Graph, site: Site, paths: list[str], after: str | None) -> fx.Node:
+    """Call the new modules in the place of the old ones; returns what now is the block's output."""
     for branch, path in zip(site.branches, paths, strict=True):
         first = branch.weight or branch.norm
         with graph.inserting_before(first):
@@ -191,6 +193,15 @@ def _rewire(graph: fx.Graph, site: Site, paths: list[str], after: str | None) ->
             new = graph.call_module(after, tuple(site.activation.all_input_nodes))
         site.activation.replace_all_uses_with(new)
         graph.erase_node(site.activation)
+    return new
+
+
+def _spare(trace: Trace, output: fx.Node) -> None:
+    """A copy for what works in place on the block's output: the new activation may need it for its gradient."""
+    if any(trace.works_in_place(user) and user.args[:1] == (output,) for user in output.users):
+        with trace.graph.inserting_after(output):
+            clone = trace.graph.call_method("clone", (output,))
+        output.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)
 
 
 def _assembled(root: nn.Module, given: nn.Module, traces: list[Trace], report: Report) -> nn.Module:

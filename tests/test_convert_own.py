@@ -194,6 +194,35 @@ def test_hooks_that_would_be_lost_are_refused(where, kind):
     assert convert(given, "before").report.blocks
 
 
+def test_hooks_of_a_weight_layer_go_along():
+    given = shaken(Two())
+    given.conv1.register_forward_hook(lambda layer, inputs, output: 3 * output + 1)
+    given.conv2 = nn.utils.spectral_norm(given.conv2)
+    assert_same_function(given, convert(given, "before"), SMALL)
+
+
+def test_weights_that_are_computed_are_left_as_they_are():
+    class Doubled(nn.Module):
+        def forward(self, tensor):
+            return 2 * tensor
+
+    given = Two()
+    nn.utils.parametrizations.spectral_norm(given.conv1)  # each time that it is read, it takes a step
+    given.conv2 = nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 4, 1, bias=False))
+    given = shaken(given.train())
+    given.bn1 = nn.BatchNorm2d(6, affine=False, track_running_stats=False)
+    before = copy.deepcopy(given.state_dict())
+    for placement in ("before", "complete", "after"):
+        converted = convert(given, placement)
+        state = converted.state_dict()
+        for layer in ("conv1", "conv2"):
+            name = f"{layer}.weight.parametrizations.weight.0._u"
+            assert torch.equal(state[name], before[f"{layer}.parametrizations.weight.0._u"])
+    assert_same_function(copy.deepcopy(given), convert(given, "before"), SMALL)
+    nn.utils.parametrize.register_parametrization(given.conv1, "bias", Doubled(), unsafe=True)
+    assert_same_function(given, convert(given, "before"), SMALL)
+
+
 @pytest.mark.parametrize("name", ["report", "graph", "meta"])
 def test_names_that_the_new_network_needs_are_refused(name):
     given = nn.Sequential(Two())
@@ -238,3 +267,47 @@ def test_norms_that_are_not_called_are_named():
 
     with pytest.raises(ValueError, match="ByHand, which keeps its norms, because the forward calls none of them"):
         convert(ByHand(), "before")
+
+
+def test_a_norm_of_images_behind_a_linear_layer_is_no_part_of_its_block():
+    class Columns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.norm = nn.Linear(5, 3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return F.relu(self.norm(self.weight(x)))
+
+    given = shaken(Columns())
+    assert_same_function(copy.deepcopy(given), convert(given, "before"), SMALL)
+    assert convert(given, "complete", "tanh")(SMALL).shape == (6, 3, 5, 3)
+
+
+class DropsInPlace(Two):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.2, inplace=True)
+
+    def forward(self, x):
+        return self.second(self.drop(F.silu(self.first(x))))
+
+
+class ReadsWhatItChanged(Two):
+    def forward(self, x):
+        y = F.silu(self.first(x))
+        y.mul_(2)
+        return self.second(y)
+
+
+@pytest.mark.parametrize("network", [DropsInPlace, ReadsWhatItChanged])
+def test_what_works_in_place_behind_a_block_spares_what_its_new_activation_needs(network):
+    given = shaken(network())
+    for placement in ("none", "before", "before_weight"):
+        converted = convert(given, placement, "tanh")
+        converted(SMALL).sum().backward()
+    swish = convert(given, "before", "swish")
+    given.second = lambda x: F.silu(given.bn2(given.conv2(x)))
+    torch.manual_seed(3)
+    expected = given(SMALL)
+    torch.manual_seed(3)
+    torch.testing.assert_close(swish(SMALL), expected)
