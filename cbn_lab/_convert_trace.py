@@ -197,8 +197,9 @@ def _state(root: nn.Module) -> dict[str, tuple]:
 
 def _changed(before: dict[str, tuple], after: dict[str, tuple]) -> list[str]:
     def same(one: tuple, two: tuple) -> bool:
-        return one[1] == two[1] and (one[0] is two[0] if torch.is_tensor(one[0]) else type(one[0]) is type(two[0])
-                                     and one[0] == two[0])
+        if one[0] is two[0]:
+            return one[1] == two[1]
+        return not torch.is_tensor(one[0]) and type(one[0]) is type(two[0]) and one[0] == two[0]
 
     return [name for name, was in before.items() if name not in after or not same(was, after[name])]
 

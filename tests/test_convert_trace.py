@@ -141,6 +141,18 @@ def test_a_forward_that_changes_the_network_is_refused(forward, changed):
     assert (given.steps, given.average) == (1000, 1)
 
 
+def test_a_forward_that_reads_the_network_is_not():
+    class Scaling(Two):
+        def forward(self, x):
+            self.steps = 500 + 500  # as it was, though not the same object
+            return super().forward(x) * self.average + self.steps
+
+    given = shaken(Scaling())
+    given.steps, given.missing = 1000, float("nan")
+    given.register_buffer("average", torch.full((), 3.0))
+    assert_same_function(given, convert(given, "before"), SMALL)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
 def test_modes_that_the_graph_would_not_have_are_refused(mode):
     class Frozen(Two):
