@@ -93,11 +93,16 @@ TUNED = Setting(f"{SHORT.label}, tuned", replace(SHORT.part, setting="tuned"), _
 TUNED_OTHER_DATA = Setting(f"{OTHER_DATA.label}, tuned", replace(OTHER_DATA.part, setting="tuned"),
                            (("before", "activated"), ("complete", "normalized")))
 SETTINGS = (SHORT, OTHER_DATA, LONG, TUNED, TUNED_OTHER_DATA)
+LOOKED_INTO = (SHORT, TUNED)  # of which there are probes
 
 
-def probes() -> list[TrainConfig]:
-    """Runs that are trained again to be looked into; in fp32, so that the probe sees what is trained."""
-    return [replace(SHORT.config(f, *arm, 0), precision="fp32") for f in PROBED for arm in SHORT.arms]
+def probes(setting: Setting, found: Mapping[str, Run]) -> list[TrainConfig]:
+    """Runs that are trained again to be looked into; in fp32, so that the probe sees what is trained.
+
+    Those of tuned arms once `found` (see `grid.recorded`) has their search.
+    """
+    choices = {(f, *arm): setting.choice(f, *arm, found) for f in PROBED for arm in setting.arms}
+    return [replace(setting.config(*arm, SEEDS[0], pair), precision="fp32") for arm, pair in choices.items() if pair]
 
 
 def probe(config: TrainConfig, *, root=None) -> Run:
@@ -155,8 +160,7 @@ def _probe_settings(config: TrainConfig) -> dict:
 
 def records(setting: Setting = SHORT, root=None) -> dict[tuple[str, str, str], dict[int, Run]]:
     """(activation, placement, join) -> seed -> run, those of the grid with them; `root` is a results folder."""
-    root = folder().parent if root is None else Path(root)
-    return arms_of(grid.recorded(root / "grid") | grid.recorded(root / "residual"), setting)
+    return arms_of(_found(root), setting)
 
 
 def arms_of(found: Mapping[str, Run], setting: Setting = SHORT) -> dict[tuple[str, str, str], dict[int, Run]]:
@@ -170,11 +174,20 @@ def arms_of(found: Mapping[str, Run], setting: Setting = SHORT) -> dict[tuple[st
     return arms
 
 
-def probed(root=None) -> dict[tuple[str, str, str], Run]:
-    """(activation, placement, join) -> probed run."""
-    root = folder() if root is None else Path(root) / "residual"
-    paths = {_key(c): root / f"{runs.name(_probe_settings(c))}.json" for c in probes()}
-    return {key: runs.load(path) for key, path in paths.items() if path.exists()}
+def probed(setting: Setting = SHORT, root=None) -> dict[tuple[str, str, str], Run]:
+    """(activation, placement, join) -> probed run; `root` is a results folder."""
+    found = _found(root)
+    named = {_key(config): runs.name(_probe_settings(config)) for config in probes(setting, found)}
+    return {key: found[name] for key, name in named.items() if name in found}
+
+
+def _found(root) -> dict[str, Run]:
+    return _recorded(folder() if root is None else Path(root) / "residual")
+
+
+def _recorded(out: str | Path) -> dict[str, Run]:
+    """name -> run, in a folder for residual forms and in the grid's beside it."""
+    return grid.recorded(Path(out).parent / "grid") | grid.recorded(out)
 
 
 def _key(config: TrainConfig) -> tuple[str, str, str]:
@@ -204,7 +217,7 @@ def chosen(arms: Mapping) -> str:
 
 def still_missing(out: str | Path) -> list[TrainConfig]:
     """What `out` lacks. The grid's runs are looked up beside it: without them no tuned arm gets beyond its search."""
-    found = grid.recorded(Path(out).parent / "grid") | grid.recorded(out)
+    found = _recorded(out)
     planned = {name: config for setting in SETTINGS for name, config in setting.plan(found).items()}
     return [config for name, config in planned.items() if name not in found]
 
@@ -225,7 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(summary)
         if summary.exit_code:
             return summary.exit_code
-    missing = [c for c in probes() if not (Path(options.out) / f"{runs.name(_probe_settings(c))}.json").exists()]
+    found = _recorded(options.out)
+    planned = {runs.name(_probe_settings(c)): c for setting in LOOKED_INTO for c in probes(setting, found)}
+    missing = [config for name, config in planned.items() if name not in found]
     for config in tqdm(missing, unit="probe", disable=not missing):
         runs.save(probe(config, root=options.root), options.out)
     return 0

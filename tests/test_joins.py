@@ -32,7 +32,9 @@ def test_the_plans_are_those_of_the_protocol():
     assert sizes == [{("cifar10", 5_000, 3)}, {("cifar100", 5_000, 3)}, {("cifar10", 10_000, 4)}]
     steps = re.search(r"at steps (.*?), on", text).group(1).replace(" and", ",").split(", ")
     assert [int(step) for step in steps] == list(joins.PROBE_STEPS)
-    assert {c.activation for c in joins.probes()} == {"tanh", "relu", "selu"} and len(joins.probes()) == 15
+    probes = joins.probes(joins.SHORT, {})
+    assert {(c.activation, c.precision) for c in probes} == {(f, "fp32") for f in ("tanh", "relu", "selu")}
+    assert len(probes) == 15 and joins.probes(joins.TUNED, {}) == []
 
 
 def _search(setting: joins.Setting, best: tuple[float, float]) -> dict[str, runs.Run]:
@@ -60,6 +62,8 @@ def test_the_tuned_arms_are_searched_first_then_their_seeds_are_run(setting, dat
     found = _search(setting, best=(0.3, 5e-5))
     assert set(first) < set(found)
     assert {setting.choice(f, *arm, found) for f in joins.ACTIVATIONS for arm in setting.arms} == {(0.3, 5e-5)}
+    probes = joins.probes(setting, found)
+    assert len(probes) == 3 * len(setting.arms) and {(c.lr, c.weight_decay) for c in probes} == {(0.3, 5e-5)}
     more = [config for name, config in setting.plan(found).items() if name not in first]
     assert [c.seed for c in more] == [1] * 5 * len(setting.arms) + [2] * 5 * len(setting.arms)
     assert {(c.lr, c.weight_decay) for c in more} == {(0.3, 5e-5)}
@@ -152,13 +156,15 @@ def test_a_probe_is_recorded_once(tmp_path, monkeypatch):
                               activation="tanh", epochs=1, train_images=128, batch_size=64, device="cpu",
                               precision="fp32", log_every=1)
     monkeypatch.setattr(joins, "SETTINGS", ())
-    monkeypatch.setattr(joins, "probes", lambda: [small])
+    monkeypatch.setattr(joins, "probes", lambda setting, found: [small])
     monkeypatch.setattr(joins, "PROBE_STEPS", (0, 2))
-    assert joins.main(["--out", str(tmp_path)]) == 0
-    [path] = tmp_path.glob("*.json")
+    out = tmp_path / "residual"
+    assert joins.main(["--out", str(out)]) == 0
+    [path] = out.glob("*.json")
     run, written = runs.load(path), path.stat().st_mtime_ns
     assert [point["step"] for point in run.curve] == [0, 2] and len(run.curve[0]["shares"]) == 9
-    assert joins.main(["--out", str(tmp_path)]) == 0 and path.stat().st_mtime_ns == written
+    assert joins.main(["--out", str(out)]) == 0 and path.stat().st_mtime_ns == written
+    assert joins.probed(joins.SHORT, tmp_path) == {("tanh", "complete", "preactivated"): run}
 
 
 def test_the_picture_says_the_mean_shares():
