@@ -148,7 +148,7 @@ def residual_sources(found: Mapping[str, Run]) -> list[Source]:
     form = joins.chosen(joins.arms_of(found))
     return [_residual_source(found, setting, join) for setting in joins.SETTINGS
             for join in dict.fromkeys(("activated", form))
-            if join == form or (setting in (joins.LONG, joins.TUNED))]
+            if join == form or setting in (joins.LONG, joins.TUNED)]
 
 
 def _residual_source(found: Mapping[str, Run], setting: joins.Setting, form: str) -> Source:
@@ -222,5 +222,6 @@ def devices(records: Iterable[Run]) -> str:
 
 
 def paths(records: Iterable[Run], folder: Callable[[str], str]) -> tuple[str, ...]:
+    """Each record once, in the folder that `folder` gives for its name."""
     names = {runs.name(run.config) for run in records}
     return tuple(sorted(f"{folder(name)}/{name}.json" for name in names))

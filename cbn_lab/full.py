@@ -22,7 +22,7 @@ def missing(results: Path) -> list[str]:
     entries = [entry for entry in bench.ON_GPU if not bench.record_path(entry, results / "bench").exists()]
     settings = ladder.config(device="cuda").record()
     recorded = speeds.record_path(runs.device_name("cuda"), settings, results / "speed").exists()
-    return entries + [] if recorded else [*entries, "ladder"]
+    return entries if recorded else [*entries, "ladder"]
 
 
 def measure(entry: str, results: Path, root=None) -> bool:

@@ -228,12 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.size == "full" and not torch.cuda.is_available():
         parser.error("--size full needs a GPU, and torch finds none here; --size small is for CPUs")
-    while missing := still_missing(options.size, recorded(options.out)):
-        summary = sweep.fill(missing, options.out, root=options.root, jobs=options.jobs)
-        print(summary)
-        if summary.exit_code:
-            return summary.exit_code
-    return 0
+    return sweep.rounds(lambda: still_missing(options.size, recorded(options.out)), options.out, root=options.root,
+                        jobs=options.jobs)
 
 
 if __name__ == "__main__":

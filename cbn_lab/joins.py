@@ -233,11 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", help="folder that holds cifar10.npz and cifar100.npz, or torchvision's folders")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core)")
     options = parser.parse_args(arguments)
-    while missing := still_missing(options.out):
-        summary = sweep.fill(missing, options.out, root=options.root, jobs=options.jobs)
-        print(summary)
-        if summary.exit_code:
-            return summary.exit_code
+    if code := sweep.rounds(lambda: still_missing(options.out), options.out, root=options.root, jobs=options.jobs):
+        return code
     found = _recorded(options.out)
     planned = {runs.name(_probe_settings(c)): c for setting in LOOKED_INTO for c in probes(setting, found)}
     missing = [config for name, config in planned.items() if name not in found]

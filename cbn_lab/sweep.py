@@ -135,6 +135,14 @@ def command(configs: Sequence[TrainConfig], out, *, root=None, jobs: int | None 
     return summary.exit_code
 
 
+def rounds(missing: Callable[[], Sequence[TrainConfig]], out, *, root=None, jobs: int | None = None) -> int:
+    """`command` with what is missing until nothing is, for runs that depend on recorded ones; the exit code."""
+    while configs := missing():
+        if code := command(configs, out, root=root, jobs=jobs):
+            return code
+    return 0
+
+
 def _train(missing: Sequence[Task], started: list[Task], locks: Locks, place, bar: Bar) -> None:
     """Every task that nobody else has in hand; then those that others had, until they are recorded.
 

@@ -1,6 +1,7 @@
 """For all tests: the same random numbers in every run, and no limit on the time that an example of hypothesis takes."""
 
 import random
+import shutil
 import sys
 
 import numpy as np
@@ -30,3 +31,17 @@ def seeded_file():
 def seeded(seeded_file):
     """For each test, so that one alone draws what it draws among all."""
     _seed()
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """A class-folder set that no test changes."""
+    from photograph_set import write_set  # here: few tests need Pillow
+
+    return write_set(tmp_path_factory.mktemp("photographs") / "my zoo")
+
+
+@pytest.fixture
+def own(photographs, tmp_path):
+    """A copy of it for a test to change."""
+    return shutil.copytree(photographs, tmp_path / "my zoo")

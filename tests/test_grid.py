@@ -188,7 +188,7 @@ def test_the_command_looks_again_until_nothing_is_missing_and_stops_when_it_is_s
     asked, codes = [], iter([0, 0, 1])
 
     class Summary:
-        exit_code = 0
+        exit_code, interrupted = 0, False
 
     def fill(missing, out, **options):
         asked.append([config.seed for config in missing])

@@ -8,22 +8,13 @@ import signal
 import sys
 
 import pytest
+from photograph_set import as_jpeg, picture
 from PIL import Image
-from test_stream import arguments, as_jpeg, load, picture, write_set
+from test_stream import arguments, load
 
 from cbn_lab import _photograph_check, _photographs, cli, data, stream
 
 _forks = pytest.mark.skipif(sys.platform != "linux", reason="what is patched here reaches forked workers alone")
-
-
-@pytest.fixture(scope="module")
-def whole_set(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("photographs") / "zoo")
-
-
-@pytest.fixture
-def own(whole_set, tmp_path):
-    return shutil.copytree(whole_set, tmp_path / "my zoo")
 
 
 def damage(own):

@@ -1,6 +1,5 @@
 """Streams of photographs: any size and kind of file, the usual cuts, and order and cuts of (seed, epoch) alone."""
 
-import io
 import json
 import multiprocessing
 import shutil
@@ -11,41 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from photograph_set import CLASSES, as_jpeg, picture
 from PIL import Image
 
 from cbn_lab import _photographs, cli, data, models, stream, train
-
-CLASSES = ("ant", "bee", "cat")
-
-
-def picture(width, height, seed=0):
-    """Noise of several scales, as an image: no two places are alike, and a JPEG of it has all frequencies."""
-    rng = np.random.default_rng(seed)
-    layers = [Image.fromarray(rng.integers(0, 256, (max(1, height // k), max(1, width // k), 3), np.uint8)).resize(
-        (width, height), Image.Resampling.BICUBIC) for k in (1, 4, 16)]
-    return Image.fromarray(np.mean([np.asarray(layer) for layer in layers], axis=0).astype(np.uint8))
-
-
-def write_set(root, splits=("train", "val"), each=4):
-    seed = 0
-    for split in splits:
-        for name in CLASSES:
-            (root / split / name).mkdir(parents=True)
-            for i in range(each):
-                seed += 1
-                width, height = 40 + 7 * (seed % 5), 44 + 5 * (seed % 7)
-                picture(width, height, seed).save(root / split / name / f"{i}.JPEG", quality=95)
-    return root
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("photographs") / "zoo")
-
-
-@pytest.fixture
-def own(photographs, tmp_path):
-    return shutil.copytree(photographs, tmp_path / "zoo")
 
 
 def load(root, split="train", size=16, **options):
@@ -149,12 +117,6 @@ def test_random_parts_are_of_all_sizes():
 
 
 # Files
-
-
-def as_jpeg(image, **options):
-    file = io.BytesIO()
-    image.save(file, "jpeg", quality=95, **options)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -297,7 +259,7 @@ def test_a_part_of_the_set_is_a_sample_of_all_classes(own):
 
 def test_the_source_changes_with_names_and_sizes(own):
     source = load(own).source
-    assert source.startswith("imagefolder:zoo, train, 12 files, sha256 of names and sizes ") == 1
+    assert source.startswith("imagefolder:my zoo, train, 12 files, sha256 of names and sizes ") == 1
     assert load(own).source == source
     (own / "train" / "ant" / "0.JPEG").rename(own / "train" / "ant" / "7.JPEG")
     renamed = load(own).source
@@ -314,7 +276,7 @@ def test_layouts_that_are_wrong_are_named(own):
 
     (own / "test").mkdir()  # ILSVRC2012's: no classes, so no labels
     picture(30, 30).save(own / "test" / "0.png")
-    assert load(own, "test").source.startswith("imagefolder:zoo, test, 12 files")
+    assert load(own, "test").source.startswith("imagefolder:my zoo, test, 12 files")
     shutil.rmtree(own / "test")
     (own / "val" / "cat").rename(own / "val" / "dog")
     assert "have different class folders (cat, dog in one alone); expected the same in both" in refusal("test")
@@ -372,7 +334,7 @@ def test_the_command_trains_resnet50_on_photographs(photographs, tmp_path, capsy
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     record = json.loads(Path(result["record"]).read_text())
     assert record["config"]["image_size"] == 32 and record["config"]["schedule"] == "steps"
-    assert record["config"]["data"] == "imagefolder:zoo" and record["config"]["crop_padding"] == 0
+    assert record["config"]["data"] == "imagefolder:my zoo" and record["config"]["crop_padding"] == 0
     assert "workers" not in record["config"] and 0 <= result["test_accuracy"] <= 1
     assert record["provenance"]["data_sources"]["train"].endswith("6 of its 12 images")
     assert not multiprocessing.active_children()

@@ -643,7 +643,7 @@ for f in joins.PROBED:
     rate = at_choice[f, "complete", "activated"].config["lr"]
     answer = "yes" if abs(own - vanilla) < abs(own - common) else "no"
     print(f"{f}: complete, activated {common:.2f} at the common rate, {own:.2f} at {rate:g}; before, activated "
-          f"{vanilla:.2f}; nearer to vanilla BN: {answer if rate < 0.1 else 'not asked, it kept the common pair'}")
+          f"{vanilla:.2f}; nearer to vanilla BN: {answer if rate < 0.1 else 'not asked (same pair)'}")
 
 # %% [markdown]
 # **What you should now believe.** All of this is *measured*: three to five seeds, small networks, short runs, a CPU.
